@@ -1,0 +1,1 @@
+"""The role that collects votes and settles certificates on the chain."""

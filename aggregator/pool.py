@@ -1,0 +1,130 @@
+"""Votes by task, and what they add up to: pure. Who signs twice is named here."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from shared import quorum
+from shared.constants import MAX_POOLED_TASKS
+from shared.messages import AbstainMessage, TaskMessage, VoteMessage
+from shared.reasons import AbstainReason
+from shared.types import Address, Digest, OperatorTable, Verdict
+
+
+class Counted(StrEnum):
+    """What became of a vote."""
+
+    NEW = "new"
+    REPEATED = "repeated"
+    EQUIVOCATION = "equivocation"  # a second, different vote of this attester on this task
+    STRANGER = "stranger"  # not in the epoch's table
+
+
+@dataclass
+class Tally:
+    """The votes on one task info."""
+
+    task_info_hash: Digest
+    message: TaskMessage
+    table: OperatorTable
+    signatures: dict[Verdict, dict[int, bytes]] = field(
+        default_factory=lambda: {Verdict.VALID: {}, Verdict.INVALID: {}}
+    )
+    abstained: dict[int, AbstainReason] = field(default_factory=dict)
+
+    def power(self, verdict: Verdict) -> int:
+        return quorum.power_of(self.table, self.signatures[verdict])
+
+    def withdraw(self, attester: Address) -> None:
+        """Forget what the attester signed."""
+        index = self.table.index_of(attester)
+        for signatures in self.signatures.values():
+            signatures.pop(index if index is not None else -1, None)
+
+    def abstentions(self) -> Mapping[Address, AbstainReason]:
+        return {self.table.entries[index].address: reason for index, reason in self.abstained.items()}
+
+    def reached(self) -> Verdict | None:
+        """The verdict whose strict quorum is there. Never two: nobody is counted for both."""
+        for verdict in (Verdict.VALID, Verdict.INVALID):
+            if quorum.reached(verdict, self.power(verdict), self.table.total_power):
+                return verdict
+        return None
+
+
+@dataclass(frozen=True)
+class Equivocation:
+    """Two signed votes of one attester on one task that cannot both be honest."""
+
+    attester: Address
+    first: VoteMessage
+    second: VoteMessage
+
+
+class VotePool:
+    """Votes whose signature was verified, on tasks that are known. Bounded; the oldest task goes first."""
+
+    def __init__(self, *, capacity: int = MAX_POOLED_TASKS) -> None:
+        self._capacity = capacity
+        self._tallies: OrderedDict[Digest, Tally] = OrderedDict()  # by task info hash
+        self._first_votes: OrderedDict[Digest, dict[Address, VoteMessage]] = OrderedDict()  # by task id
+        self.equivocations: OrderedDict[tuple[Digest, Address], Equivocation] = OrderedDict()
+
+    def open(self, task_info_hash: Digest, message: TaskMessage, table: OperatorTable) -> Tally:
+        """The task's tally, a new one the first time. `table` must be the one of the task info's epoch."""
+        tally = self._tallies.setdefault(task_info_hash, Tally(task_info_hash, message, table))
+        self._trim()
+        return tally
+
+    def tally(self, task_info_hash: Digest) -> Tally | None:
+        return self._tallies.get(task_info_hash)
+
+    def has_counted(self, vote: VoteMessage) -> bool:
+        """The very same vote was counted: its signature need not be verified again."""
+        return self._first_votes.get(vote.task_id, {}).get(vote.attester) == vote
+
+    def add_vote(self, vote: VoteMessage, tally: Tally) -> Counted:
+        """The caller has verified the signature, so that nobody can be framed as an equivocator."""
+        index = tally.table.index_of(vote.attester)
+        if index is None:
+            return Counted.STRANGER
+        key = (vote.task_id, vote.attester)
+        if key in self.equivocations:
+            return Counted.EQUIVOCATION
+        first = self._first_votes.setdefault(vote.task_id, {}).setdefault(vote.attester, vote)
+        if _conflict(first, vote):
+            self._name_equivocator(Equivocation(vote.attester, first, vote), key)
+            return Counted.EQUIVOCATION
+        if index in tally.signatures[vote.verdict]:
+            return Counted.REPEATED
+        tally.signatures[vote.verdict][index] = vote.signature
+        tally.abstained.pop(index, None)
+        self._trim()
+        return Counted.NEW
+
+    def add_abstention(self, message: AbstainMessage, tally: Tally) -> None:
+        """Counts for nobody; kept so that people see why power is missing."""
+        index = tally.table.index_of(message.attester)
+        if index is not None and message.attester not in self._first_votes.get(message.task_id, {}):
+            tally.abstained[index] = message.reason
+
+    def _name_equivocator(self, equivocation: Equivocation, key: tuple[Digest, Address]) -> None:
+        self.equivocations[key] = equivocation
+        # Neither vote counts any more: which of them is the lie is not for us to guess.
+        for vote in (equivocation.first, equivocation.second):
+            tally = self._tallies.get(vote.task_info_hash)
+            if tally is not None:
+                tally.withdraw(vote.attester)
+        self._trim()
+
+    def _trim(self) -> None:
+        for memory in (self._tallies, self._first_votes, self.equivocations):
+            while len(memory) > self._capacity:
+                memory.popitem(last=False)
+
+
+def _conflict(first: VoteMessage, second: VoteMessage) -> bool:
+    return (first.task_info_hash, first.verdict) != (second.task_info_hash, second.verdict)

@@ -1,0 +1,182 @@
+"""The aggregator's duty (protocol §7): verify votes, add them up, and make certificates."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import structlog
+
+from aggregator.pool import Counted, Tally, VotePool
+from aggregator.settler import Settler
+from shared import messages
+from shared.constants import MAX_EARLY_VOTES, MAX_POOLED_TASKS
+from shared.crypto import bls
+from shared.digests import Domain
+from shared.duty import attend
+from shared.errors import Ignore, Reject
+from shared.interfaces import Gossip, Received
+from shared.messages import AbstainMessage, CertificateMessage, Topics, VoteMessage
+from shared.roster import Roster
+from shared.types import Digest, TaskCertificate, Verdict
+from shared.validation import GossipRules, verify_certificate
+
+if TYPE_CHECKING:
+    from shared.node import Node
+
+log = structlog.get_logger(__name__)
+
+Ballot = VoteMessage | AbstainMessage
+
+
+class Aggregator:
+    """Collects votes and settles what a strict quorum decided. Anyone may run one; several never harm each other."""
+
+    def __init__(
+        self,
+        *,
+        domain: Domain,
+        roster: Callable[[], Roster],
+        gossip: Gossip,
+        topics: Topics,
+        rules: GossipRules,
+        settler: Settler,
+    ) -> None:
+        self._domain, self._roster = domain, roster
+        self._gossip, self._topics, self._rules = gossip, topics, rules
+        self._settler = settler
+        self.pool = VotePool()
+        self._early: OrderedDict[tuple[Digest, bytes], Ballot] = OrderedDict()
+        self._certificates: OrderedDict[Digest, CertificateMessage] = OrderedDict()  # by task id
+
+    @classmethod
+    def from_node(cls, node: Node) -> Aggregator:
+        settler = Settler(
+            domain=node.domain,
+            address=node.signer.address,
+            roster=lambda: node.roster.current,
+            gossip=node.gossip,
+            topics=node.topics,
+            content=node.content,
+            settlement=node.settlement,
+            store=node.store,
+            clock=node.clock,
+            batch_seconds=node.config.aggregator.batch_seconds,
+            max_batch=node.config.aggregator.max_batch,
+        )
+        return cls(
+            domain=node.domain,
+            roster=lambda: node.roster.current,
+            gossip=node.gossip,
+            topics=node.topics,
+            rules=node.rules,
+            settler=settler,
+        )
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        await self._settler.recover()
+        async with asyncio.TaskGroup() as duties:
+            duties.create_task(attend(self._gossip, self._topics.task, self._rules.check_task, self._on_task))
+            duties.create_task(attend(self._gossip, self._topics.vote, self._rules.check_vote, self._on_ballot))
+            duties.create_task(
+                attend(self._gossip, self._topics.batch, self._rules.check_batch, self._settler.on_batch_message)
+            )
+            duties.create_task(
+                attend(self._gossip, self._topics.certificate, self._rules.check_certificate, self._on_certificate)
+            )
+            duties.create_task(self._settler.run())
+
+    # (1) gossip checks: done by the validator; what is left is to find the task that a vote belongs to
+    async def _on_task(self, received: Received) -> None:
+        message = messages.decode_task(received.data)
+        info_hash = self._domain.task_info_hash(message.task_info)
+        known = self._certificates.get(message.task_info.task_id)
+        if known is not None and known.certificate.task_info == message.task_info:
+            # The performer asks again: our certificate was lost on the way to it.
+            await self._gossip.publish(self._topics.certificate, messages.encode(known))
+            return
+        table = self._roster().table(message.task_info.epoch)
+        tally = self.pool.open(info_hash, message, table)
+        for key in [key for key in self._early if key[0] == info_hash]:
+            await self._count(self._early.pop(key), tally)
+
+    async def _on_ballot(self, received: Received) -> None:
+        ballot = messages.decode_vote(received.data)
+        tally = self.pool.tally(ballot.task_info_hash)
+        if tally is not None:
+            await self._count(ballot, tally)
+            return
+        self._early[ballot.task_info_hash, ballot.attester] = ballot
+        if len(self._early) > MAX_EARLY_VOTES:
+            self._early.popitem(last=False)
+
+    async def _on_certificate(self, received: Received) -> None:
+        message = messages.decode_certificate(received.data)
+        if isinstance(message, CertificateMessage):
+            self._remember(message)
+
+    async def _count(self, ballot: Ballot, tally: Tally) -> None:
+        info = tally.message.task_info
+        if ballot.task_id != info.task_id or ballot.epoch != info.epoch:
+            log.info("vote dropped: it names another task or epoch", attester=ballot.attester.hex())
+            return
+        if isinstance(ballot, AbstainMessage):
+            self.pool.add_abstention(ballot, tally)
+            return
+        if self.pool.has_counted(ballot) or not self._is_signed(ballot, tally):
+            return
+        # (3) pool
+        counted = self.pool.add_vote(ballot, tally)
+        if counted is Counted.EQUIVOCATION:
+            log.warning("equivocation", attester=ballot.attester.hex(), task=ballot.task_id.hex()[:8])
+        # (4) at the strict quorum, once
+        verdict = tally.reached()
+        if counted is Counted.NEW and verdict is not None and info.task_id not in self._certificates:
+            await self._certify(tally, verdict)
+
+    # (2) verify the share
+    def _is_signed(self, vote: VoteMessage, tally: Tally) -> bool:
+        index = tally.table.index_of(vote.attester)
+        if index is None:
+            return False
+        digest = self._domain.vote(tally.task_info_hash, vote.verdict)
+        if bls.verify(tally.table.entries[index].vote_key, digest, vote.signature):
+            return True
+        log.warning("vote dropped: wrong signature", attester=vote.attester.hex(), task=vote.task_id.hex()[:8])
+        return False
+
+    async def _certify(self, tally: Tally, verdict: Verdict) -> None:
+        # (4) aggregate
+        signatures = tally.signatures[verdict]
+        signers = tuple(sorted(signatures))
+        certificate = TaskCertificate(
+            task_info=tally.message.task_info,
+            verdict=verdict,
+            signers=signers,
+            signature=bls.aggregate(signatures[index] for index in signers),
+            performer_signature=tally.message.performer_signature,
+        )
+        # (5) verify the aggregate
+        try:
+            verify_certificate(self._domain, tally.table, certificate)
+        except (Reject, Ignore) as error:
+            log.error("own certificate does not verify", rule=error.rule, task=certificate.task_info.task_id.hex()[:8])
+            return
+        message = CertificateMessage(
+            certificate=certificate,
+            valid_power=tally.power(Verdict.VALID),
+            invalid_power=tally.power(Verdict.INVALID),
+        )
+        # (6) persist, then publish; (7) settle
+        self._remember(message)
+        await self._settler.add(certificate)
+        await self._gossip.publish(self._topics.certificate, messages.encode(message))
+        log.info("certified", task=certificate.task_info.task_id.hex()[:8], verdict=verdict.name.lower())
+
+    def _remember(self, message: CertificateMessage) -> None:
+        self._certificates.setdefault(message.certificate.task_info.task_id, message)
+        if len(self._certificates) > MAX_POOLED_TASKS:
+            self._certificates.popitem(last=False)

@@ -1,0 +1,1 @@
+"""The role that recomputes a task and votes on it."""

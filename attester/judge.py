@@ -1,0 +1,158 @@
+"""An attester's opinion on one task: steps (2) to (4) of its duty (protocol §7). It decides; it signs nothing.
+
+What each trouble means is written here and nowhere else: the performer's own signed content provably wrong is
+*invalid*, everything that kept this attester from checking is *abstain*.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from shared.documents import InputDocument, ProofObject, decode_input, decode_parameters, decode_proof
+from shared.verification.method import Judgement
+
+from shared.constants import FETCH_TIMEOUT_SECONDS, MAX_INPUT_BYTES, MAX_PROOF_BYTES
+from shared.errors import (
+    CodecError,
+    ContentCorrupt,
+    ContentTooLarge,
+    ContentUnavailable,
+    InferenceFailed,
+    InputMismatch,
+    ModelMismatch,
+)
+from shared.interfaces import ContentStore
+from shared.messages import TaskMessage
+from shared.model_library import CardUnavailable, ModelLibrary, ModelUnavailable, ReadyModel
+from shared.reasons import AbstainReason, InvalidReason
+from shared.roster import Roster
+from shared.types import Address, Verdict
+from shared.verification import METHODS
+
+
+class _Decided(Exception):
+    def __init__(self, reason: AbstainReason | InvalidReason) -> None:
+        super().__init__(reason)
+        verdict = Verdict.INVALID if isinstance(reason, InvalidReason) else Verdict.ABSTAIN
+        self.judgement = Judgement(verdict=verdict, reason=reason, score=0.0)
+
+
+class Judge:
+    """Fetches, binds, recomputes and compares."""
+
+    def __init__(
+        self, *, address: Address, roster: Callable[[], Roster], content: ContentStore, library: ModelLibrary
+    ) -> None:
+        self._address, self._roster, self._content, self._library = address, roster, content, library
+
+    async def judge(self, message: TaskMessage) -> Judgement:
+        """Never raises for what a performer, a requester or the network does."""
+        try:
+            return await self._judge(message)
+        except _Decided as decided:
+            return decided.judgement
+
+    async def _judge(self, message: TaskMessage) -> Judgement:
+        request, info = message.request, message.task_info
+        if info.task_performer == self._address:
+            raise _Decided(AbstainReason.OWN_TASK)
+        # (2) fetch
+        proof, document, model = await self._fetch(message)
+        # (3) binding
+        named = (proof.task_id, proof.card_cid, proof.model_hash, proof.input_cid)
+        if named != (info.task_id, model.card_cid, model.model_hash, request.input_cid):
+            raise _Decided(InvalidReason.PROOF_UNBOUND)
+        # (4) verify by the method
+        method = METHODS.get(model.card.method)
+        if method is None:
+            raise _Decided(AbstainReason.METHOD_UNKNOWN)
+        try:
+            parameters = decode_parameters(model.card, request.parameters)
+            return await method.verify(
+                task_id=info.task_id,
+                card=model.card,
+                document=document,
+                parameters=parameters,
+                output=proof.output,
+                data=info.data,
+                run=model.run,
+            )
+        except (InputMismatch, CodecError):
+            raise _Decided(AbstainReason.INPUT_UNUSABLE) from None
+        except InferenceFailed:
+            raise _Decided(AbstainReason.ENGINE_FAILED) from None
+        except ModelUnavailable:
+            raise _Decided(AbstainReason.MODEL_UNAVAILABLE) from None
+
+    async def _fetch(self, message: TaskMessage) -> tuple[ProofObject, InputDocument, ReadyModel]:
+        """All at once; the first decision counts and cancels the rest."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                proof = group.create_task(self._proof(message))
+                document = group.create_task(self._input(message))
+                model = group.create_task(self._model(message))
+        except* _Decided as group_of:
+            raise _first(group_of) from None
+        return proof.result(), document.result(), model.result()
+
+    async def _proof(self, message: TaskMessage) -> ProofObject:
+        try:
+            data = await self._content.get(
+                message.task_info.proof_of_task,
+                max_bytes=MAX_PROOF_BYTES,
+                timeout_seconds=FETCH_TIMEOUT_SECONDS,
+                prefer=message.task_info.task_performer,
+            )
+            return decode_proof(data)
+        except ContentUnavailable:
+            raise _Decided(AbstainReason.PROOF_UNAVAILABLE) from None
+        except ContentTooLarge:
+            raise _Decided(InvalidReason.PROOF_TOO_LARGE) from None
+        except (ContentCorrupt, CodecError):
+            raise _Decided(InvalidReason.PROOF_MALFORMED) from None
+
+    async def _input(self, message: TaskMessage) -> InputDocument:
+        try:
+            data = await self._content.get(
+                message.request.input_cid,
+                max_bytes=MAX_INPUT_BYTES,
+                timeout_seconds=FETCH_TIMEOUT_SECONDS,
+                prefer=message.task_info.task_performer,
+            )
+            return decode_input(data)
+        except ContentUnavailable:
+            raise _Decided(AbstainReason.INPUT_UNAVAILABLE) from None
+        except (ContentTooLarge, ContentCorrupt, CodecError):
+            raise _Decided(AbstainReason.INPUT_UNUSABLE) from None
+
+    async def _model(self, message: TaskMessage) -> ReadyModel:
+        definition = self._roster().definitions.get(message.request.task_definition_id)
+        if definition is None:
+            raise _Decided(AbstainReason.CARD_UNAVAILABLE)
+        if definition.model_hash != message.request.model_hash:
+            # The requester asked for a model that this definition does not have: no output can be right.
+            raise _Decided(AbstainReason.INPUT_UNUSABLE)
+        try:
+            return await self._library.ready(definition, prefer=message.task_info.task_performer)
+        except CardUnavailable:
+            raise _Decided(AbstainReason.CARD_UNAVAILABLE) from None
+        except ModelUnavailable:
+            raise _Decided(AbstainReason.MODEL_UNAVAILABLE) from None
+        except ModelMismatch:
+            raise _Decided(AbstainReason.MODEL_MISMATCH) from None
+        except InferenceFailed:
+            raise _Decided(AbstainReason.ENGINE_FAILED) from None
+
+
+def _first(group: ExceptionGroup[_Decided]) -> _Decided:
+    """An invalid one, if there is any: it is provable whatever else could not be fetched."""
+    decisions: list[_Decided] = []
+    stack: list[BaseException] = [group]
+    while stack:
+        error = stack.pop()
+        if isinstance(error, BaseExceptionGroup):
+            stack.extend(error.exceptions)
+        elif isinstance(error, _Decided):
+            decisions.append(error)
+    return min(decisions, key=lambda decided: decided.judgement.verdict is not Verdict.INVALID)

@@ -1,0 +1,210 @@
+"""The attester's duty (protocol §7): check, recompute, and vote once for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import structlog
+from shared.verification.method import Judgement
+
+from attester.judge import Judge
+from shared import messages
+from shared.batch import make_batch
+from shared.constants import ABSTAIN_RETRY_MAX_SECONDS, ABSTAIN_RETRY_SECONDS, MAX_OPEN_VERIFICATIONS
+from shared.digests import Domain
+from shared.duty import attend
+from shared.errors import ConflictingVote, Ignore, PoiError, Reject, TransportError
+from shared.interfaces import Clock, Gossip, Received, VoteGuard, VoteSigner
+from shared.messages import AbstainMessage, BatchProposal, BatchVote, TaskMessage, Topics, VoteMessage
+from shared.model_library import ModelLibrary
+from shared.reasons import AbstainReason
+from shared.roster import Roster
+from shared.types import Address, Digest, Verdict
+from shared.validation import GossipRules
+
+if TYPE_CHECKING:
+    from shared.node import Node
+
+log = structlog.get_logger(__name__)
+
+
+class Attester:
+    """One operator, one vote key, one engine."""
+
+    def __init__(
+        self,
+        *,
+        domain: Domain,
+        address: Address,
+        roster: Callable[[], Roster],
+        gossip: Gossip,
+        topics: Topics,
+        rules: GossipRules,
+        judge: Judge,
+        guard: VoteGuard,
+        signer: VoteSigner,
+        clock: Clock,
+        max_concurrent: int,
+    ) -> None:
+        self._domain, self._address, self._roster = domain, address, roster
+        self._gossip, self._topics, self._rules = gossip, topics, rules
+        self._judge, self._guard, self._signer, self._clock = judge, guard, signer, clock
+        self._slots = asyncio.Semaphore(max_concurrent)
+        self._open: dict[Digest, asyncio.Task[None]] = {}  # by task info hash
+
+    @classmethod
+    def from_node(cls, node: Node) -> Attester:
+        library = ModelLibrary(content=node.content, engine=node.engine)
+        return cls(
+            domain=node.domain,
+            address=node.signer.address,
+            roster=lambda: node.roster.current,
+            gossip=node.gossip,
+            topics=node.topics,
+            rules=node.rules,
+            judge=Judge(
+                address=node.signer.address,
+                roster=lambda: node.roster.current,
+                content=node.content,
+                library=library,
+            ),
+            guard=node.guard,
+            signer=node.vote_signer,
+            clock=node.clock,
+            max_concurrent=node.config.attester.max_concurrent,
+        )
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        async with asyncio.TaskGroup() as group:
+
+            async def on_task(received: Received) -> None:
+                self._take(messages.decode_task(received.data), group)
+
+            async def on_batch(received: Received) -> None:
+                message = messages.decode_batch(received.data)
+                if isinstance(message, BatchProposal):
+                    await self._sign_batch(message)
+
+            group.create_task(attend(self._gossip, self._topics.task, self._rules.check_task, on_task))
+            group.create_task(attend(self._gossip, self._topics.batch, self._rules.check_batch, on_batch))
+
+    # (1) gossip checks: done by the validator
+    def _take(self, message: TaskMessage, group: asyncio.TaskGroup) -> None:
+        info_hash = self._domain.task_info_hash(message.task_info)
+        if info_hash in self._open:
+            return
+        task = group.create_task(self._attest(message, info_hash))
+        self._open[info_hash] = task
+        task.add_done_callback(lambda _: self._open.pop(info_hash, None))
+
+    async def _attest(self, message: TaskMessage, info_hash: Digest) -> None:
+        task_id = message.task_info.task_id
+        bound = log.bind(task=task_id.hex()[:8])
+        try:
+            voted = await self._guard.vote_of(task_id)
+            if voted is not None:
+                await self._repeat_vote(message, info_hash, voted)
+            elif len(self._open) > MAX_OPEN_VERIFICATIONS:
+                await self._abstain(message, info_hash, AbstainReason.OVERLOADED)
+            else:
+                await self._decide(message, info_hash)
+        except PoiError as error:
+            # The vote, if there is one, is in the guard: the performer's next repetition brings it out again.
+            bound.warning("attestation interrupted", reason=str(error))
+        except Exception:  # noqa: BLE001 - a fault of ours costs this task alone, and is logged whole
+            bound.exception("fault while attesting")
+            with contextlib.suppress(TransportError):  # best effort: it only tells people why power is missing
+                await self._abstain(message, info_hash, AbstainReason.INTERNAL)
+
+    async def _decide(self, message: TaskMessage, info_hash: Digest) -> None:
+        delay = ABSTAIN_RETRY_SECONDS
+        while True:
+            # (2) fetch (3) binding (4) verify
+            async with self._slots:
+                judgement = await self._judge.judge(message)
+            if judgement.verdict is not Verdict.ABSTAIN:
+                await self._vote(message, info_hash, judgement)
+                return
+            # (5) say why, and try again: content may still arrive
+            await self._abstain(message, info_hash, AbstainReason(judgement.reason or AbstainReason.INTERNAL))
+            if judgement.reason in FINAL_ABSTENTIONS or self._clock.now() + delay >= message.request.deadline:
+                return
+            await asyncio.sleep(delay)
+            delay = min(2 * delay, ABSTAIN_RETRY_MAX_SECONDS)
+
+    async def _vote(self, message: TaskMessage, info_hash: Digest, judgement: Judgement) -> None:
+        task_id = message.task_info.task_id
+        # (6) vote guard: durable before the key signs
+        try:
+            await self._guard.check_and_insert(task_id, info_hash, judgement.verdict)
+        except ConflictingVote as error:
+            log.warning("vote refused by the guard", task=task_id.hex()[:8], reason=str(error))
+            await self._abstain(message, info_hash, AbstainReason.GUARDED)
+            return
+        # (7) sign (8) publish
+        await self._sign_and_publish(message, info_hash, judgement.verdict)
+        log.info(
+            "voted",
+            task=task_id.hex()[:8],
+            verdict=judgement.verdict.name.lower(),
+            reason=str(judgement.reason) if judgement.reason else None,
+            score=round(judgement.score, 6),
+        )
+
+    async def _repeat_vote(self, message: TaskMessage, info_hash: Digest, voted: tuple[Digest, Verdict]) -> None:
+        if voted[0] == info_hash:
+            await self._sign_and_publish(message, info_hash, voted[1])
+        else:
+            log.warning("performer signed two task infos for one task", task=message.task_info.task_id.hex()[:8])
+            await self._abstain(message, info_hash, AbstainReason.GUARDED)
+
+    async def _sign_and_publish(self, message: TaskMessage, info_hash: Digest, verdict: Verdict) -> None:
+        vote = VoteMessage(
+            task_id=message.task_info.task_id,
+            task_info_hash=info_hash,
+            epoch=message.task_info.epoch,
+            attester=self._address,
+            verdict=verdict,
+            signature=await self._signer.sign(self._domain.vote(info_hash, verdict)),
+        )
+        await self._gossip.publish(self._topics.vote, messages.encode(vote))
+
+    async def _abstain(self, message: TaskMessage, info_hash: Digest, reason: AbstainReason) -> None:
+        log.info("abstained", task=message.task_info.task_id.hex()[:8], reason=str(reason))
+        abstention = AbstainMessage(
+            task_id=message.task_info.task_id,
+            task_info_hash=info_hash,
+            epoch=message.task_info.epoch,
+            attester=self._address,
+            reason=reason,
+        )
+        await self._gossip.publish(self._topics.vote, messages.encode(abstention))
+
+    async def _sign_batch(self, proposal: BatchProposal) -> None:
+        """Certificates that it checked, not opinions that it shares."""
+        roster = self._roster()
+        try:
+            for certificate in proposal.certificates:
+                table = roster.table(certificate.task_info.epoch)
+                self._rules.certificate_checker.check(certificate, table)
+                await asyncio.sleep(0)  # a pairing each: let votes pass between them
+            batch = make_batch(self._domain, proposal.certificates, proposal.epoch, proposal.aggregator)
+        except (Reject, Ignore, ValueError) as error:
+            log.warning("batch not signed", reason=str(error), aggregator=proposal.aggregator.hex())
+            return
+        vote = BatchVote(
+            batch=batch.info,
+            attester=self._address,
+            signature=await self._signer.sign(self._domain.batch(batch.info)),
+        )
+        await self._gossip.publish(self._topics.batch, messages.encode(vote))
+
+
+# Trying again cannot change these.
+FINAL_ABSTENTIONS = frozenset(
+    {AbstainReason.OWN_TASK, AbstainReason.METHOD_UNKNOWN, AbstainReason.INPUT_UNUSABLE, AbstainReason.MODEL_MISMATCH}
+)

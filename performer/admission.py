@@ -1,0 +1,188 @@
+"""Who gets in: every check of a request before anything is stored (protocol §7, performer steps 1 and 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from io import BytesIO
+
+from shared.documents import InputDocument, ModelCard, Parameters, decode_input, decode_parameters, validate_input
+
+from performer.ledger import BUSY, TaskLedger
+from shared.constants import FETCH_TIMEOUT_SECONDS, MAX_DEADLINE_SECONDS, MAX_INPUT_BYTES, MAX_PARAMETERS_BYTES
+from shared.content.unixfs import build_file
+from shared.crypto import ecdsa
+from shared.digests import Domain
+from shared.errors import CodecError, ContentError, InferenceError, InputMismatch, RequestRefused
+from shared.interfaces import Clock, ContentStore
+from shared.json_forms import FieldError, from_hex, request_from_json
+from shared.model_library import ModelLibrary
+from shared.roster import Roster
+from shared.types import Address, Cid, TaskDefinition, TaskRequest
+from shared.validation import is_canonical_cid
+from shared.workflow import Task
+
+INVALID_PARAMS = -32602
+UNKNOWN_MODEL = -32001
+INPUT_REFUSED = -32002
+DEADLINE = -32003
+BAD_SIGNATURE = -32004
+UNAVAILABLE = -32006
+FEE = -32007
+
+
+@dataclass(frozen=True)
+class Admitted:
+    """A new task, stored."""
+
+    task: Task
+
+
+class Admission:
+    """Turns what came through the door into a stored task, or says which field is wrong and what it should be."""
+
+    def __init__(
+        self,
+        *,
+        domain: Domain,
+        address: Address,
+        roster: Callable[[], Roster],
+        library: ModelLibrary,
+        content: ContentStore,
+        ledger: TaskLedger,
+        clock: Clock,
+        served: Collection[int],
+        max_open_tasks: int,
+    ) -> None:
+        self._domain, self._address, self._roster = domain, address, roster
+        self._library, self._content, self._ledger = library, content, ledger
+        self._clock, self._served, self._max_open_tasks = clock, served, max_open_tasks
+
+    async def admit(self, request_form: object, signature_form: object, document_form: object) -> Admitted | Task:
+        """`Admitted` for a new task, the former `Task` for a repeated request. Raises `RequestRefused`."""
+        request, signature, document = _read(request_form, signature_form, document_form)
+        task_id = self._domain.task_id(request)
+        self._check_terms(request)
+        if not ecdsa.is_signed_by(request.requester, task_id, signature):
+            raise RequestRefused(
+                BAD_SIGNATURE,
+                "the signature is not the requester's over this request",
+                "signature",
+                f"a secp256k1 signature by 0x{request.requester.hex()} over the EIP-712 digest 0x{task_id.hex()}",
+            )
+        former = await self._ledger.find(task_id)
+        if former is not None:
+            return former
+        definition = self._check_definition(request)
+        if self._ledger.count_open() >= self._max_open_tasks:
+            raise RequestRefused(BUSY, "the performer has too many open tasks", None, "try again in a moment")
+        await self._check_input(request, document, definition)
+        task = Task(task_id=task_id, request=request, requester_signature=signature, requested_at=self._clock.now())
+        stored = await self._ledger.add(task)
+        return Admitted(task) if stored is task else stored
+
+    async def read_input(self, request: TaskRequest, card: ModelCard) -> tuple[InputDocument, Parameters]:
+        """Input and parameters of an admitted request."""
+        data = await self._content.get(
+            request.input_cid, max_bytes=MAX_INPUT_BYTES, timeout_seconds=FETCH_TIMEOUT_SECONDS
+        )
+        return decode_input(data), decode_parameters(card, request.parameters)
+
+    def _check_terms(self, request: TaskRequest) -> None:
+        if request.performer != self._address:
+            raise RequestRefused(
+                INVALID_PARAMS, "the request is for another performer", "request.performer", f"0x{self._address.hex()}"
+            )
+        if request.fee != 0:
+            raise RequestRefused(FEE, "fees are not escrowed yet, so none is taken", "request.fee", "0")
+        now = self._clock.now()
+        if not now < request.deadline <= now + MAX_DEADLINE_SECONDS:
+            raise RequestRefused(
+                DEADLINE,
+                "the deadline has passed" if request.deadline <= now else "the deadline is too far away",
+                "request.deadline",
+                f"unix seconds between {int(now) + 1} and {int(now) + MAX_DEADLINE_SECONDS}",
+            )
+        if len(request.parameters.encode()) > MAX_PARAMETERS_BYTES:
+            raise RequestRefused(
+                INVALID_PARAMS, "too long", "request.parameters", f"at most {MAX_PARAMETERS_BYTES} bytes of JSON"
+            )
+
+    def _check_definition(self, request: TaskRequest) -> TaskDefinition:
+        definitions = self._roster().definitions
+        served = sorted(set(definitions) & set(self._served) if self._served else definitions)
+        definition = definitions.get(request.task_definition_id)
+        if definition is None or definition.id not in served:
+            raise RequestRefused(
+                UNKNOWN_MODEL,
+                "this performer does not serve the task definition",
+                "request.taskDefinitionId",
+                f"one of {served}",
+            )
+        if request.model_hash != definition.model_hash:
+            raise RequestRefused(
+                UNKNOWN_MODEL,
+                "the task definition has another model",
+                "request.modelHash",
+                f"0x{definition.model_hash.hex()}",
+            )
+        return definition
+
+    async def _check_input(self, request: TaskRequest, document: bytes | None, definition: TaskDefinition) -> None:
+        """Fits the model and is what the CID says; stored only then."""
+        try:
+            card = await self._library.card(definition)
+            data = document if document is not None else await self._fetch_input(request)
+            parsed = decode_input(data)
+            parameters = decode_parameters(card, request.parameters)
+            validate_input(card, parsed, parameters)
+        except InputMismatch as error:
+            raise RequestRefused(INPUT_REFUSED, str(error), error.field, error.expected) from None
+        except CodecError as error:
+            raise RequestRefused(
+                INPUT_REFUSED, str(error), "input", "an input document (see docs/protocol.md §5)"
+            ) from None
+        except (InferenceError, ContentError) as error:
+            raise RequestRefused(UNAVAILABLE, str(error), None, "try again later, or another performer") from None
+        if document is not None:
+            await self._content.add(document)
+
+    async def _fetch_input(self, request: TaskRequest) -> bytes:
+        return await self._content.get(
+            request.input_cid, max_bytes=MAX_INPUT_BYTES, timeout_seconds=FETCH_TIMEOUT_SECONDS
+        )
+
+
+def _read(
+    request_form: object, signature_form: object, document_form: object
+) -> tuple[TaskRequest, bytes, bytes | None]:
+    try:
+        request = request_from_json(request_form)
+        signature = from_hex(signature_form, "signature", ecdsa.SIGNATURE_BYTES)
+        document = _read_document(document_form)
+    except FieldError as error:
+        raise RequestRefused(INVALID_PARAMS, str(error), error.field, error.expected) from None
+    if not is_canonical_cid(request.input_cid):
+        raise RequestRefused(INVALID_PARAMS, "not a CID", "request.inputCid", "a canonical CIDv1 in base32")
+    if document is not None and (cid := _cid_of(document)) != request.input_cid:
+        raise RequestRefused(INPUT_REFUSED, "the input is not what its CID says", "request.inputCid", cid)
+    return request, signature, document
+
+
+def _cid_of(document: bytes) -> Cid:
+    cid, _ = build_file(BytesIO(document), lambda _: None)
+    return cid
+
+
+def _read_document(form: object) -> bytes | None:
+    if form is None:
+        return None
+    if not isinstance(form, str):
+        raise FieldError("input", "the input document as a JSON string, exactly as it was hashed")
+    try:
+        data = form.encode()
+    except UnicodeEncodeError:  # a lone surrogate
+        raise FieldError("input", "text that UTF-8 can encode") from None
+    if len(data) > MAX_INPUT_BYTES:
+        raise FieldError("input", f"at most {MAX_INPUT_BYTES} bytes")
+    return data

@@ -1,0 +1,130 @@
+"""Every task that the performer took, in memory and on disk, and who waits for its next phase."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import msgspec
+import structlog
+
+from shared.constants import MAX_LONG_POLLS
+from shared.errors import IllegalTransition, RequestRefused
+from shared.interfaces import TaskStore
+from shared.types import Address, Digest
+from shared.workflow import Event, Task, advance
+
+log = structlog.get_logger(__name__)
+
+TASK = "task"
+NONCE = "nonce"
+KEPT_FINAL_TASKS = 10_000  # in memory; older ones are read back from the store
+BUSY = -32005
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Task).decode
+
+
+class TaskLedger:
+    """The only writer of the performer's tasks: stored before anybody sees the change."""
+
+    def __init__(self, *, store: TaskStore) -> None:
+        self._store = store
+        self._tasks: dict[Digest, Task] = {}
+        self._final: dict[Digest, None] = {}  # in order of becoming final
+        self._changed: dict[Digest, list[asyncio.Future[None]]] = {}
+        self._lock = asyncio.Lock()
+
+    async def load(self) -> None:
+        """Everything that a former run left."""
+        async for _, stored in self._store.scan(TASK):
+            self._keep(_decode(stored))
+
+    async def add(self, task: Task) -> Task:
+        """Durable before it returns. A task that is here already is returned as it is.
+
+        Raises `RequestRefused` when the requester used the nonce for another task.
+        """
+        nonce_key = _nonce_key(task.request.requester, task.request.nonce)
+        async with self._lock:
+            former = self._tasks.get(task.task_id) or await self.find(task.task_id)
+            if former is not None:
+                return former
+            used = await self._store.get(NONCE, nonce_key)
+            if used is not None and used != task.task_id:
+                raise RequestRefused(-32010, "the nonce was used for another task", "request.nonce", "a fresh nonce")
+            await self._store.put(NONCE, nonce_key, task.task_id)
+            await self._store.put(TASK, task.task_id, _encode(task))
+            self._keep(task)
+        return task
+
+    def get(self, task_id: Digest) -> Task | None:
+        """From memory."""
+        return self._tasks.get(task_id)
+
+    async def find(self, task_id: Digest) -> Task | None:
+        """From memory, or else from the store."""
+        task = self._tasks.get(task_id)
+        if task is None and (stored := await self._store.get(TASK, task_id)) is not None:
+            return _decode(stored)
+        return task
+
+    def open_tasks(self) -> Iterator[Task]:
+        """A snapshot of what is not final."""
+        yield from [task for task in self._tasks.values() if not task.is_final]
+
+    def count_open(self) -> int:
+        return len(self._tasks) - len(self._final)
+
+    async def advance(self, task_id: Digest, event: Event) -> Task:
+        """Durable before it returns and before anybody is woken. An illegal event is logged and changes nothing.
+
+        Raises KeyError for a task that is not in memory.
+        """
+        async with self._lock:
+            before = self._tasks[task_id]
+            try:
+                after = advance(before, event)
+            except IllegalTransition as error:
+                log.warning("event ignored", task=task_id.hex()[:8], reason=str(error))
+                return before
+            if after == before:
+                return before
+            await self._store.put(TASK, task_id, _encode(after))
+            self._keep(after)
+        for waiter in self._changed.pop(task_id, []):
+            if not waiter.done():
+                waiter.set_result(None)
+        return after
+
+    async def wait(self, task: Task, timeout_seconds: float) -> Task:
+        """The task after its next change, or as it is when time is over. Raises `RequestRefused` when too many wait."""
+        if task.is_final or self._tasks.get(task.task_id, task) != task:
+            return self._tasks.get(task.task_id, task)
+        if sum(map(len, self._changed.values())) >= MAX_LONG_POLLS:
+            raise RequestRefused(BUSY, "too many requests are waiting", None, "poll again in a moment")
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiters = self._changed.setdefault(task.task_id, [])
+        waiters.append(waiter)
+        try:
+            await asyncio.wait([waiter], timeout=timeout_seconds)
+        finally:
+            if waiter in waiters:
+                waiters.remove(waiter)
+            if not waiters and self._changed.get(task.task_id) is waiters:
+                del self._changed[task.task_id]
+        return self._tasks.get(task.task_id, task)
+
+    def _keep(self, task: Task) -> None:
+        self._tasks[task.task_id] = task
+        if task.is_final:
+            self._final[task.task_id] = None
+        else:
+            self._final.pop(task.task_id, None)  # a certificate may bring back an expired task
+        while len(self._final) > KEPT_FINAL_TASKS:
+            oldest = next(iter(self._final))
+            del self._final[oldest], self._tasks[oldest]
+
+
+def _nonce_key(requester: Address, nonce: int) -> bytes:
+    return requester + nonce.to_bytes(32, "big")

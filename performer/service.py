@@ -1,0 +1,228 @@
+"""The performer's duty (protocol §7): take a request, run the model, prove it, and see it through to the chain."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+import structlog
+from shared.documents import ProofObject, encode_proof
+from shared.verification.method import Method
+
+from performer.admission import Admission, Admitted
+from performer.ledger import TaskLedger
+from performer.settlements import SettlementWatch
+from shared import messages
+from shared.constants import REPUBLISH_SECONDS
+from shared.digests import Domain
+from shared.duty import attend
+from shared.errors import PoiError, TransportError
+from shared.interfaces import Clock, ContentStore, Gossip, IdentitySigner, Received
+from shared.messages import CertificateMessage, TaskMessage, Topics
+from shared.model_library import ModelLibrary
+from shared.roster import Roster
+from shared.types import TaskInfo
+from shared.validation import GossipRules
+from shared.verification import METHODS
+from shared.workflow import Certified, DeadlinePassed, Failed, Performed, Phase, Submitted, Task
+
+if TYPE_CHECKING:
+    from shared.node import Node
+
+log = structlog.get_logger(__name__)
+
+PARALLEL_RUNS = 2  # engines have threads of their own; more would only fight for them
+
+
+class Performer:
+    """Runs models for requesters, and stands for the results with its stake."""
+
+    def __init__(
+        self,
+        *,
+        domain: Domain,
+        roster: Callable[[], Roster],
+        gossip: Gossip,
+        topics: Topics,
+        rules: GossipRules,
+        content: ContentStore,
+        library: ModelLibrary,
+        signer: IdentitySigner,
+        ledger: TaskLedger,
+        admission: Admission,
+        settlements: SettlementWatch,
+        clock: Clock,
+        methods: Mapping[str, Method] = METHODS,
+    ) -> None:
+        self._domain, self._roster = domain, roster
+        self._gossip, self._topics, self._rules = gossip, topics, rules
+        self._content, self._library, self._signer = content, library, signer
+        self.ledger, self._admission, self._settlements = ledger, admission, settlements
+        self._clock, self._methods = clock, methods
+        self._queue: asyncio.Queue[Task] = asyncio.Queue()
+
+    @classmethod
+    def from_node(cls, node: Node, *, methods: Mapping[str, Method] = METHODS) -> Performer:
+        library = ModelLibrary(content=node.content, engine=node.engine)
+        ledger = TaskLedger(store=node.store)
+        return cls(
+            domain=node.domain,
+            roster=lambda: node.roster.current,
+            gossip=node.gossip,
+            topics=node.topics,
+            rules=node.rules,
+            content=node.content,
+            library=library,
+            signer=node.signer,
+            ledger=ledger,
+            admission=Admission(
+                domain=node.domain,
+                address=node.signer.address,
+                roster=lambda: node.roster.current,
+                library=library,
+                content=node.content,
+                ledger=ledger,
+                clock=node.clock,
+                served=node.config.performer.definitions,
+                max_open_tasks=node.config.performer.max_open_tasks,
+            ),
+            settlements=SettlementWatch(
+                domain=node.domain,
+                settlement=node.settlement,
+                content=node.content,
+                ledger=ledger,
+                store=node.store,
+                clock=node.clock,
+            ),
+            clock=node.clock,
+            methods=methods,
+        )
+
+    async def request(self, request: object, signature: object, document: object) -> Task:
+        """(1) check and (2) store a request as it came through the door. The same request again is the same task.
+
+        Raises `RequestRefused`; then nothing was stored.
+        """
+        admitted = await self._admission.admit(request, signature, document)
+        if isinstance(admitted, Admitted):
+            self._queue.put_nowait(admitted.task)
+            log.info("task taken", task=admitted.task.task_id.hex()[:8])
+            return admitted.task
+        return admitted
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        await self.ledger.load()
+        for task in self.ledger.open_tasks():
+            if task.phase is Phase.REQUESTED and task.failure is None:
+                self._queue.put_nowait(task)
+        async with asyncio.TaskGroup() as group:
+            for _ in range(PARALLEL_RUNS):
+                group.create_task(self._perform_next())
+            group.create_task(
+                attend(self._gossip, self._topics.certificate, self._rules.check_certificate, self._on_certificate)
+            )
+            group.create_task(self._settlements.run())
+            group.create_task(self._keep_asking())
+
+    async def _perform_next(self) -> None:
+        while True:
+            task = await self._queue.get()
+            try:
+                await self._perform(task)
+            except PoiError as error:
+                log.warning("task not performed", task=task.task_id.hex()[:8], reason=str(error))
+                await self.ledger.advance(task.task_id, Failed(str(error)))
+            except Exception as error:
+                log.exception("fault while performing", task=task.task_id.hex()[:8])
+                await self.ledger.advance(task.task_id, Failed(f"internal fault: {type(error).__name__}"))
+
+    async def _perform(self, task: Task) -> None:
+        request = task.request
+        definition = self._roster().definitions[request.task_definition_id]
+        # (3) fetch card, model, input
+        model = await self._library.ready(definition)
+        document, parameters = await self._admission.read_input(request, model.card)
+        # (4) run (5) prove
+        method = self._methods[model.card.method]
+        started = time.perf_counter()
+        output = await method.prove(
+            task_id=task.task_id, card=model.card, document=document, parameters=parameters, run=model.run
+        )
+        inference_seconds = time.perf_counter() - started
+        proof = ProofObject(
+            task_id=task.task_id,
+            card_cid=model.card_cid,
+            model_hash=model.model_hash,
+            input_cid=request.input_cid,
+            output=output,
+            engine=self._library.engine.fingerprint(model.model_hash),
+        )
+        proof_cid = await self._content.add(encode_proof(proof))
+        # (6) sign
+        info = TaskInfo(
+            task_id=task.task_id,
+            proof_of_task=proof_cid,
+            data=method.data_of(model.card, output),
+            task_performer=self._signer.address,
+            task_definition_id=request.task_definition_id,
+            epoch=self._roster().epoch,
+        )
+        signature = await self._signer.sign(self._domain.task_info_hash(info))
+        performed = await self.ledger.advance(
+            task.task_id, Performed(info, signature, inference_seconds, self._clock.now())
+        )
+        log.info("performed", task=task.task_id.hex()[:8], ms=round(inference_seconds * 1000, 1))
+        # (7) publish
+        await self._publish(performed)
+
+    async def _publish(self, task: Task) -> None:
+        if task.task_info is None:
+            return
+        message = TaskMessage(
+            request=task.request,
+            requester_signature=task.requester_signature,
+            task_info=task.task_info,
+            performer_signature=task.performer_signature,
+        )
+        try:
+            await self._gossip.publish(self._topics.task, messages.encode(message))
+        except TransportError as error:
+            log.warning("task not published", task=task.task_id.hex()[:8], reason=str(error))
+
+    async def _keep_asking(self) -> None:
+        """(7) publish again until certified or expired: gossip may lose any message, also the certificate."""
+        while True:
+            await asyncio.sleep(REPUBLISH_SECONDS)
+            now = self._clock.now()
+            for task in self.ledger.open_tasks():
+                if now >= task.request.deadline:
+                    await self.ledger.advance(task.task_id, DeadlinePassed())
+                elif task.phase is Phase.PERFORMED and now - (task.performed_at or now) >= REPUBLISH_SECONDS:
+                    await self._publish(task)
+
+    async def _on_certificate(self, received: Received) -> None:
+        message = messages.decode_certificate(received.data)
+        if isinstance(message, CertificateMessage):
+            await self._certified(message)
+            return
+        for task_id in message.task_ids:
+            task = self.ledger.get(task_id)
+            if task is not None and task.phase in (Phase.CERTIFIED, Phase.SUBMITTED):
+                await self.ledger.advance(task_id, Submitted(message.tx_hash))
+
+    async def _certified(self, message: CertificateMessage) -> None:
+        info = message.certificate.task_info
+        task = self.ledger.get(info.task_id)
+        if task is None:
+            return
+        if task.task_info is not None and task.task_info != info:
+            log.error("a certificate for a task info that is not ours", task=info.task_id.hex()[:8])
+            return
+        table = self._roster().table(info.epoch)
+        event = Certified(
+            message.certificate, message.valid_power, message.invalid_power, table.total_power, self._clock.now()
+        )
+        await self.ledger.advance(info.task_id, event)

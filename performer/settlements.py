@@ -1,0 +1,97 @@
+"""What the chain says about this performer's tasks, alone or under a batch root."""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+import structlog
+
+from performer.ledger import TaskLedger
+from shared.batch import MAX_DOCUMENT_BYTES, decode_document, document_cid, make_batch
+from shared.constants import FETCH_TIMEOUT_SECONDS
+from shared.digests import Domain
+from shared.errors import CodecError, ContentError
+from shared.interfaces import Clock, ContentStore, Settlement, TaskStore
+from shared.types import BatchSettled, Digest, Settled, TaskCertificate, Verdict
+from shared.workflow import Event, SettledOnChain
+
+log = structlog.get_logger(__name__)
+
+CURSOR, CURSOR_KEY = "cursor", b"chain"
+UNREAD_BATCH = "unread_batch"  # root → event: settled batches whose document is not read yet
+REREAD_BLOCKS = 64  # a reorg reaches no further back than the event reader remembers
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(BatchSettled).decode
+RETRY_SECONDS, RETRY_MAX_SECONDS = 1.0, 60.0
+
+
+class SettlementWatch:
+    """Turns chain events into the last phase of tasks."""
+
+    def __init__(
+        self,
+        *,
+        domain: Domain,
+        settlement: Settlement,
+        content: ContentStore,
+        ledger: TaskLedger,
+        store: TaskStore,
+        clock: Clock,
+    ) -> None:
+        self._domain, self._settlement, self._content = domain, settlement, content
+        self._ledger, self._store, self._clock = ledger, store, clock
+
+    async def run(self) -> None:
+        """Until cancelled; goes on where the last run stopped reading."""
+        stored = await self._store.get(CURSOR, CURSOR_KEY)
+        cursor = int.from_bytes(stored or b"\0", "big")
+        async with asyncio.TaskGroup() as group:
+            async for _, unread in self._store.scan(UNREAD_BATCH):
+                group.create_task(self._settle_batch(_decode(unread)))
+            async for event in self._settlement.events(max(0, cursor - REREAD_BLOCKS)):
+                if isinstance(event, Settled):
+                    await self._settle(event.task_id, self._final(event, event.is_approved, 0))
+                elif isinstance(event, BatchSettled):
+                    await self._store.put(UNREAD_BATCH, event.batch.root, _encode(event))
+                    group.create_task(self._settle_batch(event))
+                if event.block > cursor:
+                    cursor = event.block
+                    await self._store.put(CURSOR, CURSOR_KEY, cursor.to_bytes(8, "big"))
+
+    async def _settle_batch(self, event: BatchSettled) -> None:
+        for certificate in await self._read_batch(event):
+            is_approved = certificate.verdict is Verdict.VALID
+            await self._settle(certificate.task_info.task_id, self._final(event, is_approved, event.batch.size))
+        await self._store.delete(UNREAD_BATCH, event.batch.root)
+
+    async def _read_batch(self, event: BatchSettled) -> tuple[TaskCertificate, ...]:
+        """What is under the root. Whoever serves it: it must hash to what the chain says."""
+        delay = RETRY_SECONDS
+        while True:
+            try:
+                document = await self._content.get(
+                    document_cid(event.batch.content_hash),
+                    max_bytes=MAX_DOCUMENT_BYTES,
+                    timeout_seconds=FETCH_TIMEOUT_SECONDS,
+                    prefer=event.batch.aggregator,
+                )
+                batch = make_batch(self._domain, decode_document(document), event.batch.epoch, event.batch.aggregator)
+                if batch.info == event.batch:
+                    return batch.certificates
+                log.error("a settled batch's document is not what is under its root", root=event.batch.root.hex())
+                return ()
+            except (CodecError, ValueError) as error:
+                log.error("a settled batch has no readable document", root=event.batch.root.hex(), reason=str(error))
+                return ()
+            except ContentError as error:
+                log.warning("batch document not here yet", root=event.batch.root.hex()[:8], reason=str(error))
+                await asyncio.sleep(delay)
+                delay = min(2 * delay, RETRY_MAX_SECONDS)
+
+    async def _settle(self, task_id: Digest, event: Event) -> None:
+        if self._ledger.get(task_id) is not None:
+            await self._ledger.advance(task_id, event)
+
+    def _final(self, event: Settled | BatchSettled, is_approved: bool, batch_size: int) -> SettledOnChain:
+        return SettledOnChain(is_approved, event.tx_hash, event.gas_used, batch_size, self._clock.now())

@@ -1,0 +1,160 @@
+"""The command line. Commands import what they need when they run, so that `poi --help` answers at once."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal, NoReturn
+
+import typer
+
+from shared.errors import PoiError
+
+FAILED = 2
+INTERRUPTED = 130  # 128 + SIGINT, as shells say it
+
+app = typer.Typer(
+    name="poi",
+    help="A network that runs AI models and proves on chain that the outputs are the models' own.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,  # its tracebacks show local variables, and some of them are keys
+)
+key_app = typer.Typer(help="The node seed and the keys it gives.", no_args_is_help=True)
+app.add_typer(key_app, name="key")
+
+ConfigFile = Annotated[Path, typer.Option("--config", metavar="FILE", help="Settings; see config.example.toml.")]
+KeystoreFile = Annotated[Path, typer.Option("--keystore", metavar="FILE", help="The encrypted node seed.")]
+PasswordFile = Annotated[
+    Path | None, typer.Option("--password-file", metavar="FILE", help="Its password on one line; asked for without it.")
+]
+JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write what happened to this file.")]
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run a command and exit: 2 for a failure that the message explains, a traceback only for a bug."""
+    try:
+        app(arguments)
+    except PoiError as error:
+        _explain(error)
+    except BaseExceptionGroup as group:
+        ours, bugs = group.split(PoiError)
+        if bugs is not None:
+            raise
+        for error in _leaves(ours):
+            _explain(error)
+    sys.exit(FAILED)  # a command that succeeds exits by itself
+
+
+# --- roles ---------------------------------------------------------------------------------------
+@app.command()
+def performer(config: ConfigFile = Path("config.toml")) -> None:
+    """Run models for requesters, and sign what came out."""
+    _run("performer", config)
+
+
+@app.command()
+def attester(config: ConfigFile = Path("config.toml")) -> None:
+    """Recompute other operators' tasks, and vote on them."""
+    _run("attester", config)
+
+
+@app.command()
+def aggregator(config: ConfigFile = Path("config.toml")) -> None:
+    """Collect votes into certificates, and settle them on chain."""
+    _run("aggregator", config)
+
+
+def _run(role: str, path: Path) -> NoReturn:
+    from shared import config
+
+    settings = config.load(path)  # wrong settings are named before the heavy imports
+    from poi.run import run_role
+
+    try:
+        raise typer.Exit(asyncio.run(run_role(role, settings)))
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None
+
+
+# --- networks ------------------------------------------------------------------------------------
+@app.command()
+def testnet(
+    operators: Annotated[int, typer.Option(min=4, max=32, help="Attesters.")] = 4,
+    tasks: Annotated[int, typer.Option(min=1, max=1000, help="Honest tasks.")] = 6,
+    cheats: Annotated[int, typer.Option(min=0, max=100, help="Tasks of a cheating performer.")] = 3,
+    json_path: JsonFile = None,
+    keep_running: Annotated[bool, typer.Option("--keep-running", help="Leave it open until Ctrl-C.")] = False,
+    store: Annotated[Literal["embedded"], typer.Option(help="Where content is kept.")] = "embedded",
+) -> None:
+    """A whole network on this machine: a chain, every role, tasks, and cheats that are caught."""
+    del store  # the only one there is; the option keeps scripts working when there are more
+    from poi.testnet import main as run_testnet
+
+    try:
+        raise typer.Exit(run_testnet(operators, tasks, cheats, json_path, keep_running))
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None
+
+
+@app.command()
+def deploy(
+    chain_rpc: Annotated[str, typer.Option("--chain-rpc", metavar="URL", help="The chain's JSON-RPC endpoint.")],
+    keystore: KeystoreFile = Path("keystore.json"),
+    password_file: PasswordFile = None,
+    json_path: JsonFile = None,
+) -> None:
+    """Put the contracts on a chain; the keystore's operator key pays."""
+    from poi import keys
+    from poi.deploy import main as run_deploy
+
+    raise typer.Exit(run_deploy(chain_rpc, keys.show(keystore, password_file), json_path))
+
+
+# --- keys ----------------------------------------------------------------------------------------
+@key_app.command("new")
+def key_new(
+    keystore: KeystoreFile = Path("keystore.json"),
+    password_file: PasswordFile = None,
+    kdf: Annotated[
+        Literal["scrypt", "pbkdf2"], typer.Option(help="pbkdf2 opens fast and protects little: for local testnets.")
+    ] = "scrypt",
+) -> None:
+    """Make a node seed, and keep it encrypted. Copy the file: whoever loses it loses the stake behind it."""
+    from poi import keys
+
+    _print_keys(keys.public(keys.new(keystore, password_file, kdf)), is_json=False)
+
+
+@key_app.command("show")
+def key_show(
+    keystore: KeystoreFile = Path("keystore.json"),
+    password_file: PasswordFile = None,
+    is_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Print the public keys. Nothing prints the secret ones."""
+    from poi import keys
+
+    _print_keys(keys.public(keys.show(keystore, password_file)), is_json=is_json)
+
+
+def _print_keys(public: dict[str, str], *, is_json: bool) -> None:
+    if is_json:
+        print(json.dumps(public))
+        return
+    for name, value in public.items():
+        print(f"{name:<9} {value}")
+
+
+# --- failures ------------------------------------------------------------------------------------
+def _explain(error: BaseException) -> None:
+    print(f"poi: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
+
+
+def _leaves(error: BaseException | None) -> list[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for part in error.exceptions for leaf in _leaves(part)]
+    return [] if error is None else [error]

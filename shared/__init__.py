@@ -1,0 +1,1 @@
+"""What every role builds on: pure rules, narrow interfaces and the adapters behind them."""

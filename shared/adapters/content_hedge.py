@@ -1,0 +1,134 @@
+"""Asking several untrusted sources for one block: the next one after a silence, the first verified block wins."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from shared.constants import HEDGE_SECONDS
+from shared.content.cid import Block
+from shared.errors import ContentUnavailable
+from shared.types import Cid
+
+MAX_ATTEMPTS_AT_ONCE = 3  # for one block; each may hold MAX_BLOCK_BYTES
+# A source that brings less gets company: 8 Mbit/s over four blocks at once. Dripping slower buys a liar HEDGE_SECONDS,
+# dripping at this pace buys eight seconds until the block is over its limit.
+PACE_BYTES_PER_SECOND = 256 * 1024
+
+
+class SourceFailed(Exception):
+    """What a source did instead of delivering the block, for `ContentUnavailable.causes`."""
+
+
+@dataclass(slots=True)
+class Meter:
+    """Counts what an attempt has received, so that a slow source is told from a silent one."""
+
+    received_bytes: int = 0
+
+
+class Source(Protocol):
+    """One place that may have blocks."""
+
+    @property
+    def name(self) -> str: ...
+
+    async def fetch(self, cid: Cid, meter: Meter) -> Block:
+        """Ends by itself in bounded time, memory and log. Raises `SourceFailed` and nothing else."""
+        ...
+
+
+class SourceOrder:
+    """Whom to ask first while one file is read: whoever delivered last leads, whoever failed goes to the end."""
+
+    def __init__(self, sources: Sequence[Source]) -> None:
+        self._sources = list(sources)
+
+    def snapshot(self) -> list[Source]:
+        return list(self._sources)
+
+    def delivered(self, source: Source) -> None:
+        self._sources.remove(source)
+        self._sources.insert(0, source)
+
+    def failed(self, source: Source) -> None:
+        self._sources.remove(source)
+        self._sources.append(source)
+
+
+class _Attempt:
+    """One source at work on the block."""
+
+    def __init__(self, source: Source, cid: Cid) -> None:
+        self.source = source
+        self._meter = Meter()
+        self._checked_bytes, self._checked_at = 0, asyncio.get_running_loop().time()
+        self.task = asyncio.create_task(source.fetch(cid, self._meter))
+
+    def is_on_pace(self) -> bool:
+        """Since the last time this was asked."""
+        now, received_bytes = asyncio.get_running_loop().time(), self._meter.received_bytes
+        due_bytes = PACE_BYTES_PER_SECOND * (now - self._checked_at)
+        is_on_pace = received_bytes > self._checked_bytes and received_bytes - self._checked_bytes >= due_bytes
+        self._checked_bytes, self._checked_at = received_bytes, now
+        return is_on_pace
+
+
+async def race(cid: Cid, order: SourceOrder, causes: dict[str, str]) -> Block:
+    """The block, from whoever delivers it first. Raises `ContentUnavailable` when nobody does.
+
+    `causes` always says what is known of each source so far: a caller that gives up waiting reads it there.
+    """
+    waiting = deque(order.snapshot())
+    first = waiting[0] if waiting else None
+    causes.update({source.name: "not asked in time" for source in waiting})
+    running: list[_Attempt] = []
+    is_next_due = True
+    try:
+        while waiting or running:
+            if waiting and (is_next_due or not running):
+                await _make_room(running, first, order, causes)
+                causes[waiting[0].name] = "no whole block in time"
+                running.append(_Attempt(waiting.popleft(), cid))
+            await asyncio.wait(
+                [attempt.task for attempt in running], timeout=HEDGE_SECONDS, return_when=asyncio.FIRST_COMPLETED
+            )
+            finished = [attempt for attempt in running if attempt.task.done()]
+            for attempt in finished:
+                running.remove(attempt)
+                if (block := _result(attempt, order, causes)) is not None:
+                    return block
+            is_next_due = bool(finished) or not any(attempt.is_on_pace() for attempt in running)
+    finally:
+        await _cancel(running)
+    raise ContentUnavailable(cid, causes)
+
+
+def _result(attempt: _Attempt, order: SourceOrder, causes: dict[str, str]) -> Block | None:
+    try:
+        block = attempt.task.result()
+    except SourceFailed as failure:
+        causes[attempt.source.name] = str(failure)
+        order.failed(attempt.source)
+        return None
+    order.delivered(attempt.source)
+    return block
+
+
+async def _make_room(running: list[_Attempt], first: Source | None, order: SourceOrder, causes: dict[str, str]) -> None:
+    """Silent sources must not keep the others from being asked; the first, likeliest to have it, may take its time."""
+    if len(running) == MAX_ATTEMPTS_AT_ONCE:
+        slowest = next(attempt for attempt in running if attempt.source is not first)
+        running.remove(slowest)
+        causes[slowest.source.name] = "too slow, given up for another source"
+        order.failed(slowest.source)
+        await _cancel([slowest])
+
+
+async def _cancel(attempts: Collection[_Attempt]) -> None:
+    for attempt in attempts:
+        attempt.task.cancel()
+    await asyncio.gather(*(attempt.task for attempt in attempts), return_exceptions=True)

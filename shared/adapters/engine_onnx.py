@@ -1,0 +1,218 @@
+"""ONNX Runtime as an `InferenceEngine`: checked models, bounded memory and threads, runs that can be stopped.
+
+Every choice here that can change a number in the last bits is fixed or read back: TF32 is off, algorithms are the
+deterministic ones, and the provider that really ran stands in the fingerprint.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import platform
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Final, Literal, TypeVar
+
+import onnxruntime
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
+
+from shared.adapters.onnx_file import check_onnx
+from shared.constants import INFERENCE_TIMEOUT_SECONDS
+from shared.errors import CodecError, ConfigError, InferenceFailed, ModelMismatch
+from shared.interfaces import Tensors
+from shared.tensors import TensorSpec, check_arrays
+from shared.types import Digest, Fingerprint
+
+Provider = Literal["cpu", "cuda"]
+PROVIDERS: Final[dict[Provider, str]] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+DTYPES: Final = {
+    "tensor(float)": "float32",
+    "tensor(double)": "float64",
+    "tensor(int32)": "int32",
+    "tensor(int64)": "int64",
+    "tensor(uint8)": "uint8",
+    "tensor(bool)": "bool",
+}
+MAX_FINGERPRINTS = 1024  # models whose fingerprint is kept after their session has gone; a few hundred bytes each
+SLOWEST_LOAD_BYTES_PER_SECOND = 50_000_000  # a load may take this long on top of a run's time
+# Its bindings raise a dozen unrelated classes, and Python's own where numpy arrays are converted.
+ORT_ERRORS: Final[tuple[type[Exception], ...]] = (
+    *(kind for kind in vars(ort_errors).values() if isinstance(kind, type) and issubclass(kind, Exception)),
+    RuntimeError,
+    TypeError,
+    ValueError,
+    MemoryError,
+    OSError,
+)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class _Session:
+    session: Any
+    size: int  # bytes of the model file
+    inputs: tuple[TensorSpec, ...]
+    fingerprint: Fingerprint
+
+
+class OnnxEngine:
+    """Sessions on one provider. Raises `ConfigError` when this build of the runtime does not have that provider.
+
+    `threads` work on one operator (0: one a core), `max_concurrent` runs at once. `max_loaded_bytes` bounds the model
+    files whose sessions are kept; a session takes about twice its file.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_loaded_bytes: int,
+        provider: Provider = "cpu",
+        threads: int = 1,
+        max_concurrent: int = 2,
+        timeout_seconds: float = INFERENCE_TIMEOUT_SECONDS,
+        allow_tf32: bool = False,
+    ) -> None:
+        available = onnxruntime.get_available_providers()
+        if PROVIDERS[provider] not in available:
+            raise ConfigError(
+                f"inference.provider: this onnxruntime has no {PROVIDERS[provider]}; it has {', '.join(available)}"
+            )
+        self._provider, self._threads, self._allow_tf32 = PROVIDERS[provider], threads, allow_tf32
+        self._max_loaded_bytes, self._timeout_seconds = max_loaded_bytes, timeout_seconds
+        self._sessions: OrderedDict[Digest, _Session] = OrderedDict()  # the least recently used first
+        self._fingerprints: OrderedDict[Digest, Fingerprint] = OrderedDict()
+        self._slots = asyncio.Semaphore(max_concurrent)
+        self._pool = ThreadPoolExecutor(max_concurrent, thread_name_prefix="inference")
+
+    async def load(self, model_hash: Digest, model: bytes) -> None:
+        """Raises `ModelMismatch` for other bytes, `InferenceFailed` for bytes that are no model of one file, are over
+        the budget, or that the runtime refuses."""
+        if model_hash in self._sessions:
+            self._sessions.move_to_end(model_hash)
+            return
+        if len(model) > self._max_loaded_bytes:
+            raise InferenceFailed(f"a model of {len(model)} bytes, at most {self._max_loaded_bytes} may be loaded")
+        options = self._session_options()
+        seconds = self._timeout_seconds + len(model) / SLOWEST_LOAD_BYTES_PER_SECOND
+        session = await self._in_thread(
+            lambda: self._open(model_hash, model, options), lambda: options.set_load_cancellation_flag(True), seconds
+        )
+        self._keep(model_hash, session)
+
+    def is_loaded(self, model_hash: Digest) -> bool:
+        return model_hash in self._sessions
+
+    async def run(self, model_hash: Digest, inputs: Tensors) -> Tensors:
+        """Raises `InputMismatch` before anything runs, `InferenceFailed` for the rest, time running out included."""
+        loaded = self._sessions.get(model_hash)
+        if loaded is None:
+            raise InferenceFailed(f"model {model_hash.hex()} is not loaded")
+        self._sessions.move_to_end(model_hash)
+        check_arrays(loaded.inputs, inputs)
+        options = onnxruntime.RunOptions()
+        options.log_severity_level = 4
+        names = [output.name for output in loaded.session.get_outputs()]
+
+        def stop() -> None:
+            options.terminate = True  # the runtime looks at it between operators
+
+        outputs = await self._in_thread(
+            lambda: loaded.session.run(names, dict(inputs), options), stop, self._timeout_seconds
+        )
+        return dict(zip(names, outputs, strict=True))
+
+    def fingerprint(self, model_hash: Digest) -> Fingerprint:
+        """Of the latest session of this model, even when it has gone. Raises `InferenceFailed` when there was none."""
+        try:
+            return self._fingerprints[model_hash]
+        except KeyError:
+            raise InferenceFailed(f"model {model_hash.hex()} was never loaded") from None
+
+    async def close(self) -> None:
+        """Waits for what runs; nothing can be run afterwards."""
+        self._sessions.clear()
+        await asyncio.to_thread(self._pool.shutdown, cancel_futures=True)
+
+    async def _in_thread(self, work: Callable[[], T], stop: Callable[[], None], seconds: float) -> T:
+        """`work` in the pool. On cancellation or after `seconds`, `stop` is called; the slot stays taken until the
+        thread has really ended, so that runs that cannot be stopped never pile up."""
+        await self._slots.acquire()
+        future = asyncio.get_running_loop().run_in_executor(self._pool, work)
+        future.add_done_callback(self._release)
+        try:
+            return await asyncio.wait_for(asyncio.shield(future), seconds)
+        except TimeoutError:
+            raise InferenceFailed(f"the model ran for more than {seconds:g} seconds") from None
+        except ORT_ERRORS as error:
+            raise InferenceFailed(f"onnxruntime: {error}") from None
+        finally:
+            if not future.done():
+                stop()
+
+    def _release(self, future: asyncio.Future[Any]) -> None:
+        self._slots.release()
+        if not future.cancelled():
+            future.exception()  # seen, also when whoever waited for it has gone
+
+    def _open(self, model_hash: Digest, model: bytes, options: Any) -> _Session:
+        """In the pool: hashing and optimising a large model takes seconds."""
+        if hashlib.sha256(model).digest() != model_hash:
+            raise ModelMismatch(f"the model's bytes do not have the hash {model_hash.hex()}")
+        try:
+            check_onnx(model)
+        except CodecError as error:
+            raise InferenceFailed(f"model {model_hash.hex()}: {error}") from None
+        provider = (self._provider, self._provider_options())
+        session = onnxruntime.InferenceSession(model, options, providers=[provider])
+        ran = session.get_providers()[0]
+        if ran != self._provider:  # the runtime falls back to the CPU without an error
+            raise InferenceFailed(f"asked for {self._provider}, got {', '.join(session.get_providers())}")
+        inputs = tuple(_spec(value) for value in session.get_inputs())
+        for value in session.get_outputs():
+            _spec(value)
+        fingerprint = Fingerprint("onnxruntime", onnxruntime.__version__, ran, _device(ran))
+        return _Session(session, len(model), inputs, fingerprint)
+
+    def _keep(self, model_hash: Digest, session: _Session) -> None:
+        """The newest goes in, the least recently used go out; a run that has one of those finishes."""
+        self._sessions[model_hash] = session
+        self._fingerprints[model_hash] = session.fingerprint
+        self._fingerprints.move_to_end(model_hash)
+        while sum(kept.size for kept in self._sessions.values()) > self._max_loaded_bytes:
+            self._sessions.popitem(last=False)
+        while len(self._fingerprints) > MAX_FINGERPRINTS:
+            self._fingerprints.popitem(last=False)
+
+    def _session_options(self) -> Any:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self._threads
+        options.inter_op_num_threads = 1
+        options.use_deterministic_compute = True
+        options.log_severity_level = 4  # its errors reach us as exceptions; the rest would go to stderr
+        # The arena keeps the peak of every shape it has seen, for ever; a node runs few, small and differing shapes.
+        options.enable_cpu_mem_arena = False
+        options.enable_mem_pattern = False
+        # Waiting threads must not burn the cores that other roles need.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        return options
+
+    def _provider_options(self) -> dict[str, str]:
+        if self._provider != PROVIDERS["cuda"]:
+            return {}
+        # TF32 cuts ten bits off each operand: with it on, an honest node would be voted down.
+        return {"use_tf32": "1" if self._allow_tf32 else "0", "cudnn_conv_algo_search": "DEFAULT"}
+
+
+def _spec(value: Any) -> TensorSpec:
+    """Free dimensions have a name instead of a size. Raises `InferenceFailed` for a type no document carries."""
+    dtype: Any = DTYPES.get(value.type)
+    if dtype is None:
+        raise InferenceFailed(f"the model has {value.name} of type {value.type}, not one of {', '.join(DTYPES)}")
+    return TensorSpec(value.name, dtype, tuple(size if isinstance(size, int) else -1 for size in value.shape))
+
+
+def _device(provider: str) -> str:
+    return "cuda:0" if provider == PROVIDERS["cuda"] else platform.machine() or "cpu"

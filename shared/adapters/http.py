@@ -1,0 +1,71 @@
+"""A node's HTTP side: health, metrics, its content gateway, and what its role adds."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from shared.errors import ConfigError
+
+SHUTDOWN_SECONDS = 2.0
+# What a browser's dApp needs. Nothing here is guarded by cookies, so any page may ask.
+CORS = {
+    "Access-Control-Allow-Origin": "*",
+    "Access-Control-Allow-Methods": "GET, HEAD, POST, OPTIONS",
+    "Access-Control-Allow-Headers": "Content-Type, Accept, Range",
+    "Access-Control-Max-Age": "3600",
+}
+
+Health = Callable[[], tuple[bool, Mapping[str, Any]]]
+
+
+@asynccontextmanager
+async def serve(
+    *, host: str, port: int, routes: Iterable[web.AbstractRouteDef], health: Health, metrics: Callable[[], bytes]
+) -> AsyncIterator[int]:
+    """Serve until the context ends; yields the port. Raises `ConfigError` when the address cannot be listened on."""
+    app = web.Application(middlewares=[_cors])
+    app.add_routes([*routes, web.get("/health", _health_route(health)), web.get("/metrics", _metrics_route(metrics))])
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS, handle_signals=False)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, host, port, reuse_port=False)
+        try:
+            await site.start()
+        except OSError as error:
+            raise ConfigError(
+                f"http: cannot listen on {host}:{port} ({error.strerror}); set another http.port"
+            ) from None
+        yield runner.addresses[0][1]
+    finally:
+        await runner.cleanup()
+
+
+@web.middleware
+async def _cors(request: web.Request, handler: Callable[[web.Request], Any]) -> web.StreamResponse:
+    if request.method == "OPTIONS":
+        return web.Response(status=204, headers=CORS)
+    response: web.StreamResponse = await handler(request)
+    if not response.prepared:
+        response.headers.update(CORS)
+    return response
+
+
+def _health_route(health: Health) -> Callable[[web.Request], Any]:
+    async def answer(_: web.Request) -> web.Response:
+        is_healthy, details = health()
+        body = msgspec.json.encode({"status": "ok" if is_healthy else "unhealthy", **details})
+        return web.Response(body=body, content_type="application/json", status=200 if is_healthy else 503)
+
+    return answer
+
+
+def _metrics_route(metrics: Callable[[], bytes]) -> Callable[[web.Request], Any]:
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(body=metrics(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+
+    return answer

@@ -1,0 +1,71 @@
+"""Numbers of the protocol, each with its unit and its reason. A stranger can influence none of them."""
+
+from __future__ import annotations
+
+# --- quorum (protocol §3) ------------------------------------------------------------------------
+APPROVE_NUMERATOR = 2  # of 3: strictly more than two thirds
+REJECT_NUMERATOR = 1  # of 3: strictly more than one third
+QUORUM_DENOMINATOR = 3
+
+# One key page holds 127 packed keys (24,384 of the 24,576 bytes EIP-170 allows), and indices travel as one byte each.
+MAX_ATTESTERS = 127
+
+# --- gossip (protocol §4) ------------------------------------------------------------------------
+# The libp2p frame limit is 1 MiB and larger frames vanish silently; see research on py-libp2p.
+MAX_MESSAGE_BYTES = 900_000
+MAX_TASK_MESSAGE_BYTES = 32 * 1024  # parameters, data and two signatures, with room
+MAX_VOTE_MESSAGE_BYTES = 1024
+MAX_CERTIFICATE_MESSAGE_BYTES = 32 * 1024
+MAX_BATCH_SIZE = 128  # certificates of about 2 KB: a proposal stays well under MAX_MESSAGE_BYTES
+MAX_BATCH_MESSAGE_BYTES = MAX_MESSAGE_BYTES
+# Remembered ids for "already seen": 65,536 of 32 bytes are 2 MiB at most, and an hour at 18 messages a second.
+SEEN_CACHE_SIZE = 65_536
+# Each origin may publish this many messages a second (burst in messages); a node spends about 2 ms on each.
+ORIGIN_RATE_PER_SECOND = 50.0
+ORIGIN_BURST = 200.0
+
+# --- task requests -------------------------------------------------------------------------------
+MAX_PARAMETERS_BYTES = 4 * 1024
+MAX_DATA_BYTES = 4 * 1024  # what a contract may have to take as calldata: 64k gas at 16 a byte
+MAX_DEADLINE_SECONDS = 24 * 3600  # a task kept open longer would hold its content and its seen-entry for ever
+MAX_CID_CHARACTERS = 128
+
+# --- content (protocol §5) -----------------------------------------------------------------------
+CHUNK_BYTES = 1 << 20  # unixfs-v1-2025 (IPIP-499)
+MAX_LINKS = 1024
+MAX_BLOCK_BYTES = 2 << 20  # what bitswap carries; larger blocks are attacks
+MAX_DAG_DEPTH = 8  # 1024**8 chunks is beyond any file
+MAX_INPUT_BYTES = 4 << 20
+MAX_PROOF_BYTES = 16 << 20
+MAX_CARD_BYTES = 1 << 20
+MAX_MODEL_BYTES = 64 << 30
+FETCH_TIMEOUT_SECONDS = 10.0  # for proofs, inputs and cards; a model gets its time by size
+HEDGE_SECONDS = 0.3  # the next source is asked after this silence
+
+# --- inference -----------------------------------------------------------------------------------
+MAX_TEXT_TOKENS = 256  # the shipped decoder's context; a card may lower it
+MAX_TENSOR_ELEMENTS = 4 << 20
+MAX_TENSOR_RANK = 8
+INFERENCE_TIMEOUT_SECONDS = 60.0
+
+# --- the performer's door ------------------------------------------------------------------------
+MAX_RPC_BODY_BYTES = 8 << 20  # MAX_INPUT_BYTES as a JSON string with escapes
+MAX_OPEN_TASKS = 1024  # accepted and not final; more are refused with "busy"
+LONG_POLL_SECONDS = 30.0
+MAX_LONG_POLLS = 256
+
+# --- the duties (protocol §7) --------------------------------------------------------------------
+REPUBLISH_SECONDS = 2.0
+REPEAT_SECONDS = 1.0  # half of the above: an honest repetition always passes, a flood of copies does not
+ABSTAIN_RETRY_SECONDS = 1.0  # doubles up to the next constant
+ABSTAIN_RETRY_MAX_SECONDS = 15.0
+MAX_CONCURRENT_VERIFICATIONS = 4
+MAX_POOLED_TASKS = 1024  # an aggregator keeps at most 127 votes of about 500 bytes for each: 65 MB at worst
+MAX_EARLY_VOTES = 4096  # votes that came before their task
+MAX_OPEN_VERIFICATIONS = 256  # tasks that an attester has under way; more are answered with "overloaded"
+BATCH_VOTE_SECONDS = 2.0
+CHAIN_POLL_SECONDS = 0.25
+CONFIRMATIONS = 1
+
+GWEI = 10**9
+WAD = 10**18

@@ -1,0 +1,1 @@
+"""Content addressing without I/O: identifiers (cid), nodes of the DAG (dagpb), files (unixfs), archives (car)."""

@@ -1,0 +1,79 @@
+"""Content identifiers: CIDv1, raw or dag-pb, SHA-256, base32 lower case, and nothing else.
+
+CIDs are compared as text, on chain too, so every content has one spelling only. An identity CID carries its content in
+itself and a weak or cut hash proves nothing: both are refused with all else that the protocol does not use.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from dataclasses import dataclass
+from enum import IntEnum
+
+from shared.errors import CodecError
+from shared.types import Cid
+
+
+class Codec(IntEnum):
+    """What the block's bytes are (the multicodec table)."""
+
+    RAW = 0x55
+    DAG_PB = 0x70
+
+
+CID_BYTES = 36  # version, codec, hash function, hash length, 32 bytes of hash
+CID_CHARACTERS = 59  # "b" and 288 bits in base32
+_PREFIX = {codec: bytes((1, codec, 0x12, 0x20)) for codec in Codec}
+_CODEC = {prefix: codec for codec, prefix in _PREFIX.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Bytes that hash to `cid`. Only `make_block` and `verify_block` make one, so whoever holds it need not check."""
+
+    cid: Cid
+    data: bytes
+
+
+def make_block(codec: Codec, data: bytes) -> Block:
+    """A block of our own, under the CID it hashes to."""
+    return Block(decode_cid(_PREFIX[codec] + hashlib.sha256(data).digest()), data)
+
+
+def verify_block(cid: Cid, data: bytes) -> Block:
+    """A stranger's bytes as a block. Raises `CodecError` when they do not hash to `cid`."""
+    if hashlib.sha256(data).digest() != parse_cid(cid)[1]:
+        raise CodecError(f"{len(data)} bytes do not hash to {cid}")
+    return Block(cid, data)
+
+
+def parse_cid(text: str) -> tuple[Codec, bytes]:
+    """(codec, SHA-256 digest) of a CID's canonical text. Raises `CodecError` for any other text."""
+    data = encode_cid(Cid(text))
+    return _CODEC[data[:4]], data[4:]
+
+
+def codec_of(cid: Cid) -> Codec:
+    """Raises `CodecError`, as `parse_cid`."""
+    return parse_cid(cid)[0]
+
+
+def encode_cid(cid: Cid) -> bytes:
+    """The 36 bytes that links and archives carry. Raises `CodecError` when the text is not canonical."""
+    if len(cid) != CID_CHARACTERS or not cid.startswith("b"):
+        raise CodecError("CID is not a CIDv1 in base32")
+    try:
+        data = base64.b32decode(cid[1:].upper() + "======")
+    except ValueError:  # binascii.Error, or characters beyond ASCII
+        raise CodecError("CID is not base32") from None
+    if decode_cid(data) != cid:  # upper case, or bits behind the last byte
+        raise CodecError("CID is not in its canonical text")
+    return data
+
+
+def decode_cid(data: bytes) -> Cid:
+    """The canonical text. Raises `CodecError` for another version, codec, hash or length."""
+    if len(data) != CID_BYTES or data[:4] not in _CODEC:
+        raise CodecError("CID is not version 1, raw or dag-pb, SHA-256")
+    return Cid("b" + base64.b32encode(data).decode().rstrip("=").lower())

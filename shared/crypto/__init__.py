@@ -1,0 +1,1 @@
+"""Keys and signatures: one curve a file."""

@@ -1,0 +1,216 @@
+"""The documents of a task (protocol §5): input, parameters and proof object, each read with strict limits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from shared.canonical import decode_canonical, decode_json, encode_canonical
+from shared.constants import (
+    MAX_CID_CHARACTERS,
+    MAX_INPUT_BYTES,
+    MAX_PARAMETERS_BYTES,
+    MAX_PROOF_BYTES,
+    MAX_TENSOR_ELEMENTS,
+)
+from shared.errors import CodecError, InputMismatch
+from shared.model_card import ModelCard, TextSpec, decode_card
+from shared.outputs import ClassifyOutput, Output, TensorOutput, TextOutput, encode_output, output_view
+from shared.tensors import Array, Name, Tensor, Tensors, check_arrays, decode_tensor, encode_tensor, shown
+from shared.types import Cid, Digest, Fingerprint
+
+__all__ = [
+    "ClassifyOutput",
+    "InputDocument",
+    "ModelCard",
+    "Output",
+    "Parameters",
+    "ProofObject",
+    "TensorOutput",
+    "TextOutput",
+    "decode_card",
+    "decode_input",
+    "decode_parameters",
+    "decode_proof",
+    "encode_input",
+    "encode_output",
+    "encode_parameters",
+    "encode_proof",
+    "output_view",
+    "validate_input",
+]
+
+DEFAULT_MAX_TOKENS = 64
+MIN_TEMPERATURE, MAX_TEMPERATURE = 0.01, 10.0  # colder is greedy in all but name, hotter is noise alone
+
+
+# --- the input and its parameters ----------------------------------------------------------------
+class InputDocument(msgspec.Struct, frozen=True, kw_only=True):
+    """What `inputCid` names: tensors or a prompt, never both. `tensors` are decoded and finite."""
+
+    tensors: Mapping[str, Array] | None = None
+    prompt: str | None = None
+
+
+class _InputForm(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    tensors: Tensors | None = None
+    prompt: str | None = None
+
+
+class Parameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How text is sampled; a model of another kind takes no parameter at all."""
+
+    max_tokens: int = DEFAULT_MAX_TOKENS
+    temperature: float = 0.0  # 0 = greedy
+    top_k: int = 0  # 0 = every token
+
+
+def decode_input(data: bytes) -> InputDocument:
+    """Raises `CodecError`. It need not be canonical: its CID speaks for its bytes."""
+    form = decode_json(data, _InputForm, "input document", max_bytes=MAX_INPUT_BYTES)
+    if (form.tensors is None) == (form.prompt is None):
+        raise CodecError("input document: either tensors or a prompt")
+    tensors = None if form.tensors is None else _decode_tensors(form.tensors)
+    return InputDocument(tensors=tensors, prompt=form.prompt)
+
+
+def encode_input(document: InputDocument) -> bytes:
+    """Canonical. Raises `CodecError`, as `encode_tensor`."""
+    tensors = None if document.tensors is None else {k: encode_tensor(v) for k, v in document.tensors.items()}
+    return encode_canonical(_InputForm(tensors=tensors, prompt=document.prompt))
+
+
+def decode_parameters(card: ModelCard, text: str) -> Parameters:
+    """Raises `InputMismatch` with the field's path, and `CodecError` for what is not canonical JSON."""
+    data = text.encode(errors="surrogatepass")  # a lone surrogate is refused by the decoder, as any wrong UTF-8
+    values = decode_canonical(data, dict[str, object], "parameters", max_bytes=MAX_PARAMETERS_BYTES)
+    known = () if card.text is None else Parameters.__struct_fields__
+    for name in values:
+        if name not in known:
+            expected = f"one of {', '.join(known)}" if known else f"{{}} for kind {card.kind}"
+            raise InputMismatch(f"parameters.{shown(name)}", expected, "an unknown name")
+    if card.text is None:
+        return Parameters()
+    limits = card.text
+    return Parameters(
+        max_tokens=_integer(values, "max_tokens", 1, limits.max_tokens, min(DEFAULT_MAX_TOKENS, limits.max_tokens)),
+        temperature=_temperature(values.get("temperature", 0.0)),
+        top_k=_integer(values, "top_k", 0, limits.vocab, 0),
+    )
+
+
+def encode_parameters(parameters: Parameters | None) -> str:
+    """Canonical JSON; None for a model that takes no parameters."""
+    return "{}" if parameters is None else encode_canonical(parameters).decode()
+
+
+def validate_input(card: ModelCard, document: InputDocument, parameters: Parameters) -> None:
+    """The requester's document against what the model takes. Raises `InputMismatch` with the field's path."""
+    if card.text is not None:
+        _check_prompt(card.text, document, parameters)
+        return
+    if document.tensors is None:
+        raise InputMismatch("tensors", f"tensors, as kind {card.kind} takes", "a prompt")
+    check_arrays(card.inputs, document.tensors)
+
+
+def _check_prompt(text: TextSpec, document: InputDocument, parameters: Parameters) -> None:
+    if document.prompt is None:
+        raise InputMismatch("prompt", "a prompt, as kind text takes", "tensors")
+    # Longer ones are refused, not cut: a cut prompt would be answered as if it had been the question.
+    longest = text.context - 1 - parameters.max_tokens
+    size = len(document.prompt.encode())
+    if size > longest:
+        raise InputMismatch("prompt", f"at most {longest} bytes before {parameters.max_tokens} tokens", f"{size} bytes")
+
+
+def _decode_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Array]:
+    arrays = {name: decode_tensor(tensor) for name, tensor in tensors.items()}
+    if sum(array.size for array in arrays.values()) > MAX_TENSOR_ELEMENTS:
+        raise CodecError(f"more than {MAX_TENSOR_ELEMENTS} elements together")
+    return arrays
+
+
+def _integer(values: Mapping[str, object], name: str, low: int, high: int, default: int) -> int:
+    value = values.get(name, default)
+    if type(value) is not int or not low <= value <= high:  # a bool is an int to Python
+        raise InputMismatch(f"parameters.{name}", f"an integer from {low} to {high}", shown(repr(value)))
+    return value
+
+
+def _temperature(value: object) -> float:
+    if type(value) not in (int, float) or not isinstance(value, int | float):
+        raise InputMismatch("parameters.temperature", "a number", shown(repr(value)))
+    if value != 0 and not MIN_TEMPERATURE <= value <= MAX_TEMPERATURE:
+        expected = f"0 (greedy) or a number from {MIN_TEMPERATURE} to {MAX_TEMPERATURE}"
+        raise InputMismatch("parameters.temperature", expected, shown(repr(value)))
+    return float(value)
+
+
+# --- the proof ------------------------------------------------------------------------------------
+class ProofObject(msgspec.Struct, frozen=True):
+    """What `proofOfTask` names: one task, card, model and input bound to one output."""
+
+    task_id: Digest
+    card_cid: Cid
+    model_hash: Digest
+    input_cid: Cid
+    output: Output
+    engine: Fingerprint
+
+
+_Hex32 = Annotated[str, Meta(pattern="^0x[0-9a-f]{64}$", max_length=66)]
+_CidText = Annotated[str, Meta(max_length=MAX_CID_CHARACTERS)]
+
+
+class _EngineForm(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    runtime: Name
+    version: Name
+    provider: Name
+    device: Name
+
+
+class _ProofForm(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel", kw_only=True):
+    version: Literal[1] = 1
+    task_id: _Hex32
+    card_cid: _CidText
+    model_hash: _Hex32
+    input_cid: _CidText
+    output: Output
+    engine: _EngineForm
+
+
+def encode_proof(proof: ProofObject) -> bytes:
+    """Canonical."""
+    engine = proof.engine
+    return encode_canonical(
+        _ProofForm(
+            task_id=f"0x{proof.task_id.hex()}",
+            card_cid=proof.card_cid,
+            model_hash=f"0x{proof.model_hash.hex()}",
+            input_cid=proof.input_cid,
+            output=proof.output,
+            engine=_EngineForm(engine.runtime, engine.version, engine.provider, engine.device),
+        )
+    )
+
+
+def decode_proof(data: bytes) -> ProofObject:
+    """Raises `CodecError`, also for tensors that are not what they declare."""
+    form = decode_canonical(data, _ProofForm, "proof object", max_bytes=MAX_PROOF_BYTES)
+    if isinstance(form.output, ClassifyOutput):
+        decode_tensor(form.output.scores)
+    elif isinstance(form.output, TensorOutput):
+        _decode_tensors(form.output.tensors)
+    engine = form.engine
+    return ProofObject(
+        task_id=Digest(bytes.fromhex(form.task_id[2:])),
+        card_cid=Cid(form.card_cid),
+        model_hash=Digest(bytes.fromhex(form.model_hash[2:])),
+        input_cid=Cid(form.input_cid),
+        output=form.output,
+        engine=Fingerprint(engine.runtime, engine.version, engine.provider, engine.device),
+    )

@@ -1,0 +1,224 @@
+"""Every outside thing as one narrow Protocol. Only `shared/adapters/` implements them.
+
+A Protocol belongs to the need of its callers; one adapter may satisfy several. All methods may be cancelled. Errors are
+those of `shared.errors`; anything else that leaves an adapter is a bug of the adapter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from shared.types import (
+    Address,
+    BatchInfo,
+    ChainEvent,
+    Cid,
+    Digest,
+    Fingerprint,
+    Operator,
+    OperatorTable,
+    PeerKey,
+    TaskCertificate,
+    TaskDefinition,
+    Verdict,
+)
+
+Tensors = Mapping[str, npt.NDArray[np.generic]]
+
+
+# --- gossip --------------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class Received:
+    """One message that passed its validator. `origin` signed it; transport made sure of that."""
+
+    origin: PeerKey
+    data: bytes
+
+
+Validator = Callable[[PeerKey, bytes], object]
+"""Quick (under 5 ms); returns (whatever) to accept, raises `Ignore` or `Reject`. May run in another thread."""
+
+
+class Gossip(Protocol):
+    """Broadcast among registered operators: at most once, unordered, may lose, may duplicate."""
+
+    @property
+    def peer_key(self) -> PeerKey: ...
+
+    async def publish(self, topic: str, data: bytes) -> None:
+        """Raises `TransportError` when the node is stopped or the message is over the limit. Own messages come back
+        to own subscriptions."""
+        ...
+
+    def subscribe(self, topic: str, validate: Validator) -> AbstractAsyncContextManager[AsyncIterator[Received]]:
+        """Messages of others and of this node, validated. One subscription a topic and node.
+
+        A slow reader loses the newest messages and the loss is counted in a metric; it never slows the mesh."""
+        ...
+
+    def peers(self) -> Sequence[PeerKey]:
+        """Registered peers that are connected now."""
+        ...
+
+
+# --- content -------------------------------------------------------------------------------------
+class ContentStore(Protocol):
+    """Content by CID, verified block by block, whoever served it."""
+
+    async def add(self, data: bytes) -> Cid:
+        """Durable (fsync) and pinned before it returns."""
+        ...
+
+    async def get(self, cid: Cid, *, max_bytes: int, timeout_seconds: float, prefer: Address | None = None) -> bytes:
+        """The content of the UnixFS file `cid`: local blocks first, then `prefer`'s gateway, then other operators'.
+
+        What was fetched stays pinned. Raises `ContentUnavailable`, `ContentTooLarge`, `ContentCorrupt`.
+        """
+        ...
+
+    async def has(self, cid: Cid) -> bool:
+        """Every block is here."""
+        ...
+
+    async def unpin(self, cid: Cid) -> None: ...
+
+
+# --- chain ---------------------------------------------------------------------------------------
+class OperatorReader(Protocol):
+    """What the chain says about operators and definitions. Raises `ChainUnavailable`."""
+
+    async def current_epoch(self) -> int: ...
+
+    async def operator_table(self, epoch: int) -> OperatorTable | None:
+        """The frozen table; None when the epoch is not the current or the previous one."""
+        ...
+
+    async def operators(self) -> Sequence[Operator]: ...
+
+    async def task_definition(self, definition_id: int) -> TaskDefinition | None: ...
+
+    async def task_definition_count(self) -> int:
+        """Ids run from 0 to this, exclusive."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class BatchSubmission:
+    """A batch with its aggregate: everything `submitBatch` takes."""
+
+    batch: BatchInfo
+    signers: tuple[int, ...]
+    signature: bytes  # G1 packed, 96 bytes
+
+
+class Settlement(Protocol):
+    """Putting verdicts on chain and hearing of them. `submit_*` return the transaction hash once the node has taken
+    the transaction; raise `Reverted` when simulation refuses it, `ChainUnavailable` when nobody can be asked."""
+
+    async def submit_task(self, certificate: TaskCertificate) -> Digest: ...
+
+    async def submit_batch(self, batch: BatchSubmission) -> Digest: ...
+
+    async def execute_slash(self, task_id: Digest) -> Digest: ...
+
+    async def verdict_of(self, task_id: Digest) -> Verdict | None:
+        """What `submitTask` recorded for the task; None while it recorded nothing (a batch leaves no mark here)."""
+        ...
+
+    async def is_batch_settled(self, root: Digest) -> bool: ...
+
+    async def confirm(self, tx_hash: Digest, timeout_seconds: float) -> int:
+        """Gas used, once mined under CONFIRMATIONS blocks.
+
+        Raises `Reverted`, `Dropped`, `ChainUnavailable` (timeout)."""
+        ...
+
+    def events(self, from_block: int) -> AsyncIterator[ChainEvent]:
+        """Events in block order, endless, each once; after a reorg the events of the new branch follow (consumers are
+        idempotent by task id and root)."""
+        ...
+
+
+# --- keys and votes --------------------------------------------------------------------------------
+class IdentitySigner(Protocol):
+    """The operator's secp256k1 key."""
+
+    @property
+    def address(self) -> Address: ...
+
+    async def sign(self, digest: Digest) -> bytes:
+        """65 bytes r ‖ s ‖ v, v in {27, 28}, low s, over the raw 32-byte digest (no EIP-191 prefix)."""
+        ...
+
+
+class VoteSigner(Protocol):
+    """The operator's BLS key."""
+
+    @property
+    def public_key(self) -> bytes:
+        """G2 packed, 192 bytes."""
+        ...
+
+    async def sign(self, digest: Digest) -> bytes:
+        """G1 packed, 96 bytes."""
+        ...
+
+
+class VoteGuard(Protocol):
+    """The memory that keeps an honest attester from signing twice, across crashes."""
+
+    async def check_and_insert(self, task_id: Digest, task_info_hash: Digest, verdict: Verdict) -> None:
+        """Durable before it returns. Again the same: returns. Another verdict or another task info for the task:
+        raises `ConflictingVote`."""
+        ...
+
+    async def vote_of(self, task_id: Digest) -> tuple[Digest, Verdict] | None: ...
+
+
+# --- inference -------------------------------------------------------------------------------------
+class InferenceEngine(Protocol):
+    """Runs ONNX graphs. Raises `InputMismatch`, `InferenceFailed`, `ModelMismatch`."""
+
+    async def load(self, model_hash: Digest, model: bytes) -> None:
+        """Checks SHA-256(model) == model_hash, then keeps a session (a bounded number, least recently used goes)."""
+        ...
+
+    def is_loaded(self, model_hash: Digest) -> bool: ...
+
+    async def run(self, model_hash: Digest, inputs: Tensors) -> Tensors:
+        """One forward pass, off the event loop, all outputs by name."""
+        ...
+
+    def fingerprint(self, model_hash: Digest) -> Fingerprint: ...
+
+
+# --- memory and time -------------------------------------------------------------------------------
+class TaskStore(Protocol):
+    """A role's durable memory: small values by key within a kind. Last write wins; survives kill -9."""
+
+    async def put(self, kind: str, key: bytes, value: bytes) -> None:
+        """Durable before it returns."""
+        ...
+
+    async def get(self, kind: str, key: bytes) -> bytes | None: ...
+
+    async def delete(self, kind: str, key: bytes) -> None: ...
+
+    def scan(self, kind: str) -> AsyncIterator[tuple[bytes, bytes]]: ...
+
+
+class Clock(Protocol):
+    """Stamps only; sleeping is asyncio's, so that tests can jump time."""
+
+    def now(self) -> float:
+        """Unix seconds."""
+        ...
+
+
+Publish = Callable[[str, bytes], Awaitable[None]]

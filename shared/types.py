@@ -1,0 +1,172 @@
+"""Values that every part shares: frozen, validated where strangers make them, with units in their names."""
+
+from __future__ import annotations
+
+from enum import IntEnum, IntFlag
+from typing import NewType
+
+import msgspec
+
+Address = NewType("Address", bytes)  # 20 bytes
+Digest = NewType("Digest", bytes)  # 32 bytes: task id, task info hash, vote digest, batch digest, model hash
+Cid = NewType("Cid", str)  # canonical CIDv1 text, base32 lower case
+PeerKey = NewType("PeerKey", bytes)  # ed25519 public key, 32 bytes
+
+
+class Role(IntFlag):
+    """What an operator registered for; the bits of `OperatorRegistry.register`."""
+
+    PERFORMER = 1
+    ATTESTER = 2
+    AGGREGATOR = 4
+
+
+class Verdict(IntEnum):
+    """A vote. Only VALID and INVALID are ever signed."""
+
+    ABSTAIN = 0
+    VALID = 1
+    INVALID = 2
+
+
+class TaskRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a requester signs; its EIP-712 digest is the task id (protocol §2)."""
+
+    requester: Address
+    nonce: int
+    performer: Address
+    task_definition_id: int
+    model_hash: Digest  # SHA-256 of the model's bytes
+    input_cid: Cid
+    parameters: str  # canonical JSON
+    seed: Digest
+    fee: int  # wei
+    deadline: int  # unix seconds
+
+
+class TaskInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a performer signs and attesters vote on; field names are Othentic's, plus task id and epoch."""
+
+    task_id: Digest
+    proof_of_task: Cid
+    data: bytes
+    task_performer: Address
+    task_definition_id: int
+    epoch: int
+
+
+class TaskCertificate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A strict quorum's verdict on one task info: final for the dApp, and enough for the chain by itself."""
+
+    task_info: TaskInfo
+    verdict: Verdict
+    signers: tuple[int, ...]  # indices into the epoch's table, strictly increasing
+    signature: bytes  # G1, packed, 96 bytes: the sum of the signers' votes
+    performer_signature: bytes  # 65 bytes over the task info hash
+
+
+class BatchInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What attesters sign for a batch of certificates; its EIP-712 digest is the batch digest."""
+
+    root: Digest  # OpenZeppelin's standard Merkle tree over the certificates' leaves
+    content_hash: Digest  # SHA-256 of the batch document, hence its CID
+    size: int
+    epoch: int
+    aggregator: Address
+
+
+class Operator(msgspec.Struct, frozen=True):
+    """A registered operator, as the registry has it now."""
+
+    address: Address
+    roles: Role
+    stake_wei: int
+    vote_key: bytes  # G2, packed, 192 bytes
+    peer_key: PeerKey
+    p2p_address: str  # multiaddr without the peer id
+    gateway_url: str
+    is_active: bool
+
+
+class TableEntry(msgspec.Struct, frozen=True):
+    """One attester in an epoch's table."""
+
+    address: Address
+    vote_key: bytes  # G2, packed, 192 bytes
+    power: int
+
+
+class OperatorTable(msgspec.Struct, frozen=True):
+    """The attesters of one epoch, in index order."""
+
+    epoch: int
+    entries: tuple[TableEntry, ...]
+
+    @property
+    def total_power(self) -> int:
+        return sum(entry.power for entry in self.entries)
+
+    def index_of(self, address: Address) -> int | None:
+        """The attester's index, or None for a stranger."""
+        return next((i for i, entry in enumerate(self.entries) if entry.address == address), None)
+
+
+class TaskDefinition(msgspec.Struct, frozen=True):
+    """A kind of task, as the AttestationCenter has it."""
+
+    id: int
+    name: str
+    method: str
+    model_hash: Digest
+    card_cid: Cid
+
+
+class Fingerprint(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What really ran, read back from the engine after the run. It is part of the proof object."""
+
+    runtime: str  # "onnxruntime"
+    version: str
+    provider: str  # "CPUExecutionProvider", as the session reports it
+    device: str
+
+
+class Settled(msgspec.Struct, frozen=True):
+    """The chain recorded a verdict for one task (events TaskSubmitted and TaskRejected)."""
+
+    task_id: Digest
+    is_approved: bool
+    block: int
+    tx_hash: Digest
+    gas_used: int
+
+
+class BatchSettled(msgspec.Struct, frozen=True):
+    """The chain recorded a batch."""
+
+    batch: BatchInfo
+    block: int
+    tx_hash: Digest
+    gas_used: int
+
+
+class SlashQueued(msgspec.Struct, frozen=True):
+    """A rejected task queued a slash of its performer."""
+
+    task_id: Digest
+    operator: Address
+    executable_at: int  # unix seconds
+    block: int
+    tx_hash: Digest
+
+
+class SlashExecuted(msgspec.Struct, frozen=True):
+    """Stake moved."""
+
+    task_id: Digest
+    operator: Address
+    amount_wei: int
+    block: int
+    tx_hash: Digest
+
+
+ChainEvent = Settled | BatchSettled | SlashQueued | SlashExecuted
