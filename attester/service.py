@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import structlog
-from shared.verification.method import Judgement
 
 from attester.judge import Judge
 from shared import messages
@@ -19,11 +18,11 @@ from shared.duty import attend
 from shared.errors import ConflictingVote, Ignore, PoiError, Reject, TransportError
 from shared.interfaces import Clock, Gossip, Received, VoteGuard, VoteSigner
 from shared.messages import AbstainMessage, BatchProposal, BatchVote, TaskMessage, Topics, VoteMessage
-from shared.model_library import ModelLibrary
 from shared.reasons import AbstainReason
 from shared.roster import Roster
 from shared.types import Address, Digest, Verdict
 from shared.validation import GossipRules
+from shared.verification.method import Judgement
 
 if TYPE_CHECKING:
     from shared.node import Node
@@ -57,7 +56,6 @@ class Attester:
 
     @classmethod
     def from_node(cls, node: Node) -> Attester:
-        library = ModelLibrary(content=node.content, engine=node.engine)
         return cls(
             domain=node.domain,
             address=node.signer.address,
@@ -69,7 +67,7 @@ class Attester:
                 address=node.signer.address,
                 roster=lambda: node.roster.current,
                 content=node.content,
-                library=library,
+                library=node.library,
             ),
             guard=node.guard,
             signer=node.vote_signer,

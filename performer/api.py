@@ -13,10 +13,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
-from shared.documents import Output, decode_proof
 
 from performer.admission import INVALID_PARAMS
 from performer.service import Performer
@@ -24,12 +23,16 @@ from performer.views import task_view
 from shared.adapters.jsonrpc import JsonRpc
 from shared.constants import FETCH_TIMEOUT_SECONDS, LONG_POLL_SECONDS, MAX_PROOF_BYTES
 from shared.digests import Domain
+from shared.documents import Output, decode_proof
 from shared.errors import RequestRefused
 from shared.interfaces import ContentStore
 from shared.json_forms import FieldError, from_hex, to_hex
 from shared.roster import Roster
 from shared.types import Address, Digest
 from shared.workflow import Phase, Task
+
+if TYPE_CHECKING:
+    from shared.node import Node
 
 UNKNOWN_TASK = -32008
 WAIT_FOR = {
@@ -53,6 +56,17 @@ class Door:
     ) -> None:
         self._domain, self._address, self._roster = domain, address, roster
         self._performer, self._content, self._served = performer, content, served
+
+    @classmethod
+    def from_node(cls, node: Node, performer: Performer) -> Door:
+        return cls(
+            domain=node.domain,
+            address=node.signer.address,
+            roster=lambda: node.roster.current,
+            performer=performer,
+            content=node.content,
+            served=node.config.performer.definitions,
+        )
 
     def routes(self) -> list[web.RouteDef]:
         """To mount on the node's HTTP application."""

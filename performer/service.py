@@ -8,8 +8,6 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import structlog
-from shared.documents import ProofObject, encode_proof
-from shared.verification.method import Method
 
 from performer.admission import Admission, Admitted
 from performer.ledger import TaskLedger
@@ -17,6 +15,7 @@ from performer.settlements import SettlementWatch
 from shared import messages
 from shared.constants import REPUBLISH_SECONDS
 from shared.digests import Domain
+from shared.documents import ProofObject, encode_proof
 from shared.duty import attend
 from shared.errors import PoiError, TransportError
 from shared.interfaces import Clock, ContentStore, Gossip, IdentitySigner, Received
@@ -26,6 +25,7 @@ from shared.roster import Roster
 from shared.types import TaskInfo
 from shared.validation import GossipRules
 from shared.verification import METHODS
+from shared.verification.method import Method
 from shared.workflow import Certified, DeadlinePassed, Failed, Performed, Phase, Submitted, Task
 
 if TYPE_CHECKING:
@@ -65,7 +65,6 @@ class Performer:
 
     @classmethod
     def from_node(cls, node: Node, *, methods: Mapping[str, Method] = METHODS) -> Performer:
-        library = ModelLibrary(content=node.content, engine=node.engine)
         ledger = TaskLedger(store=node.store)
         return cls(
             domain=node.domain,
@@ -74,14 +73,14 @@ class Performer:
             topics=node.topics,
             rules=node.rules,
             content=node.content,
-            library=library,
+            library=node.library,
             signer=node.signer,
             ledger=ledger,
             admission=Admission(
                 domain=node.domain,
                 address=node.signer.address,
                 roster=lambda: node.roster.current,
-                library=library,
+                library=node.library,
                 content=node.content,
                 ledger=ledger,
                 clock=node.clock,
@@ -90,7 +89,7 @@ class Performer:
             ),
             settlements=SettlementWatch(
                 domain=node.domain,
-                settlement=node.settlement,
+                settlement=node.chain.settlement,
                 content=node.content,
                 ledger=ledger,
                 store=node.store,

@@ -44,8 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         ours, bugs = group.split(PoiError)
         if bugs is not None:
             raise
-        for error in _leaves(ours):
-            _explain(error)
+        for leaf in _leaves(ours):
+            _explain(leaf)
     sys.exit(FAILED)  # a command that succeeds exits by itself
 
 
@@ -81,8 +81,8 @@ def _run(role: str, path: Path) -> NoReturn:
 
 
 # --- networks ------------------------------------------------------------------------------------
-@app.command()
-def testnet(
+@app.command("testnet")
+def local_network(
     operators: Annotated[int, typer.Option(min=4, max=32, help="Attesters.")] = 4,
     tasks: Annotated[int, typer.Option(min=1, max=1000, help="Honest tasks.")] = 6,
     cheats: Annotated[int, typer.Option(min=0, max=100, help="Tasks of a cheating performer.")] = 3,

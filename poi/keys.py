@@ -13,7 +13,7 @@ from shared.errors import ConfigError
 def new(path: Path, password_file: Path | None, kdf: Kdf) -> NodeKeys:
     """Write a keystore of a random seed. Raises `ConfigError`; never replaces one."""
     if path.exists():
-        # Said before anybody types a password; keystore.create makes sure of it.
+        # Said before anybody types a password; `create` makes sure of it.
         raise ConfigError(f"keystore {path} exists already and is never replaced; choose another name")
     iterations = keystore.TESTNET_PBKDF2_ITERATIONS if kdf == "pbkdf2" else None
     return keystore.create(path, _password(password_file, is_new=True), kdf=kdf, iterations=iterations)
@@ -21,6 +21,7 @@ def new(path: Path, password_file: Path | None, kdf: Kdf) -> NodeKeys:
 
 def show(path: Path, password_file: Path | None) -> NodeKeys:
     """Open a keystore. Raises `ConfigError`."""
+    keystore.read_private(path, "keystore")  # a missing file is said before anybody types a password
     return keystore.load(path, _password(password_file, is_new=False))
 
 

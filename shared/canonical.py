@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 def encode_canonical(value: Any) -> bytes:
     """Equal values give equal bytes."""
-    return msgspec.json.encode(value, order="deterministic")
+    return msgspec.json.encode(value, order="sorted")
 
 
 def decode_json(data: bytes, kind: type[T], what: str, *, max_bytes: int) -> T:

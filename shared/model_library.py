@@ -6,14 +6,27 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+import structlog
+
 from shared.constants import FETCH_TIMEOUT_SECONDS, MAX_CARD_BYTES, MAX_MODEL_BYTES
 from shared.documents import ModelCard, decode_card
-from shared.errors import CodecError, ContentCorrupt, ContentTooLarge, ContentUnavailable, ModelMismatch
+from shared.errors import (
+    CodecError,
+    ContentCorrupt,
+    ContentTooLarge,
+    ContentUnavailable,
+    ModelMismatch,
+    PoiError,
+)
 from shared.interfaces import ContentStore, InferenceEngine, Tensors
+from shared.roster import Roster
 from shared.types import Address, Cid, Digest, TaskDefinition
 
 # A model may take its size at this pace, and never less than FETCH_TIMEOUT_SECONDS.
 SLOWEST_MODEL_BYTES_PER_SECOND = 1 << 20
+READY_POLL_SECONDS = 1.0
+
+log = structlog.get_logger(__name__)
 
 
 class CardUnavailable(ContentUnavailable):
@@ -41,6 +54,7 @@ class ModelLibrary:
         self._content, self._engine = content, engine
         self._cards: dict[Cid, ModelCard] = {}
         self._loading: dict[Digest, asyncio.Lock] = {}
+        self.ready_ids: set[int] = set()  # definitions whose model was loaded at least once
 
     @property
     def engine(self) -> InferenceEngine:
@@ -58,6 +72,23 @@ class ModelLibrary:
             return await self._engine.run(definition.model_hash, inputs)
 
         return ReadyModel(card, definition.card_cid, definition.model_hash, run)
+
+    async def keep_ready(self, roster: Callable[[], Roster]) -> None:
+        """Load every definition's model as soon as somebody serves it, so that the first task need not wait for it.
+        Until cancelled."""
+        while True:
+            for definition in list(roster().definitions.values()):
+                if definition.id not in self.ready_ids:
+                    await self._try_ready(definition)
+            await asyncio.sleep(READY_POLL_SECONDS)
+
+    async def _try_ready(self, definition: TaskDefinition) -> None:
+        try:
+            await self.ready(definition)
+            self.ready_ids.add(definition.id)
+            log.info("model ready", definition=definition.id, name=definition.name)
+        except PoiError as error:
+            log.info("model not ready", definition=definition.id, reason=str(error))
 
     async def card(self, definition: TaskDefinition, *, prefer: Address | None = None) -> ModelCard:
         """The definition's card, held to its model hash and method."""

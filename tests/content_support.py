@@ -197,9 +197,7 @@ class EmbeddedNetwork:
 
     async def start(self, index: int) -> EmbeddedContentStore:
         stack = self._stacks[index] = AsyncExitStack()
-        store = EmbeddedContentStore(
-            root=self._root / str(index), gateways=lambda: self.urls, own=OPERATORS[index]
-        )
+        store = EmbeddedContentStore(root=self._root / str(index), gateways=lambda: self.urls, own=OPERATORS[index])
         self._stores[index] = await stack.enter_async_context(store)
         url = await stack.enter_async_context(serving(store.routes(), [self._misbehaving(index)]))
         self.urls[OPERATORS[index]] = url

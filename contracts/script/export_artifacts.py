@@ -47,8 +47,9 @@ def openzeppelin_version() -> str:
 
 
 def settings() -> dict[str, Any]:
-    """`foundry.toml`'s profile as the compiler's own settings."""
+    """How `foundry.toml` compiles what is deployed, as the compiler's own settings."""
     profile = tomllib.loads((CONTRACTS / "foundry.toml").read_text())["profile"]["default"]
+    profile |= next(extra for extra in profile["additional_compiler_profiles"] if extra["name"] == "deployed")
     return {
         "optimizer": {"enabled": profile["optimizer"], "runs": profile["optimizer_runs"]},
         "metadata": {"bytecodeHash": profile["bytecode_hash"], "appendCBOR": profile["cbor_metadata"]},

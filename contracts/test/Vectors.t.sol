@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: MIT
 pragma solidity ^0.8.28;
 
-import {AttestationCenter} from "../src/AttestationCenter.sol";
-import {OperatorRegistry} from "../src/OperatorRegistry.sol";
 import {IAttestationCenter} from "../src/interfaces/IAttestationCenter.sol";
 import {IOperatorRegistry} from "../src/interfaces/IOperatorRegistry.sol";
 import {BLS12381} from "../src/libraries/BLS12381.sol";
@@ -14,26 +12,15 @@ import {Base} from "./Base.sol";
 contract VectorsTest is Base {
     string private constant FOLDER = "../tests/vectors/";
 
-    OperatorRegistry private registry;
-    AttestationCenter private center;
+    IOperatorRegistry private registry;
+    IAttestationCenter private center;
     string private json;
 
     function setUp() public {
         json = vm.readFile(string.concat(FOLDER, "certificate.json"));
-        address deployer = vm.parseJsonAddress(json, ".deployer");
-        vm.startPrank(deployer);
-        registry = new OperatorRegistry(
-            _uint(".settings.minimumStake"),
-            uint64(_uint(".settings.unbondingSeconds")),
-            uint64(_uint(".settings.epochSeconds")),
-            vm.parseJsonAddress(json, ".settings.vault")
-        );
-        center = new AttestationCenter(
-            registry,
-            vm.parseJsonAddress(json, ".settings.owner"),
-            _uint(".settings.slashWad"),
-            uint64(_uint(".settings.disputeWindow"))
-        );
+        vm.startPrank(vm.parseJsonAddress(json, ".deployer"));
+        registry = IOperatorRegistry(deploy("OperatorRegistry.sol:OperatorRegistry", _registryArguments()));
+        center = IAttestationCenter(deploy("AttestationCenter.sol:AttestationCenter", _centerArguments()));
         registry.setCenter(address(center));
         vm.stopPrank();
         assertEq(address(registry), vm.parseJsonAddress(json, ".registry"), "registry");
@@ -105,10 +92,7 @@ contract VectorsTest is Base {
         bytes32 digest = vm.parseJsonBytes32(json, string.concat(entry, ".digest"));
         assertEq(center.batchDigest(root, contentHash, size, epoch, aggregator), digest, "batch digest");
 
-        bytes memory call = abi.encodeCall(
-            center.submitBatch,
-            (root, contentHash, size, epoch, aggregator, _bytes(entry, ".signature"), _bytes(entry, ".missing"))
-        );
+        bytes memory call = _batchCall(entry);
         bytes memory revertData = _bytes(entry, ".error");
         if (revertData.length != 0) {
             _expectRevert(entry, call, revertData);
@@ -119,6 +103,21 @@ contract VectorsTest is Base {
         assertTrue(done, entry);
         assertEq(center.batchOf(root).size, size, "size");
         assertEq(center.batchOf(root).aggregator, aggregator, "aggregator");
+    }
+
+    function _batchCall(string memory entry) private view returns (bytes memory) {
+        return abi.encodeCall(
+            center.submitBatch,
+            (
+                vm.parseJsonBytes32(json, string.concat(entry, ".root")),
+                vm.parseJsonBytes32(json, string.concat(entry, ".contentHash")),
+                uint32(_uint(string.concat(entry, ".size"))),
+                uint32(_uint(string.concat(entry, ".epoch"))),
+                vm.parseJsonAddress(json, string.concat(entry, ".aggregator")),
+                _bytes(entry, ".signature"),
+                _bytes(entry, ".missing")
+            )
+        );
     }
 
     /// @dev By a call of its own, so that a failure names the vector.
@@ -252,6 +251,24 @@ contract VectorsTest is Base {
 
     // --- reading JSON ------------------------------------------------------------------------------------------------
 
+    function _registryArguments() private view returns (bytes memory) {
+        return abi.encode(
+            _uint(".settings.minimumStake"),
+            _uint(".settings.unbondingSeconds"),
+            _uint(".settings.epochSeconds"),
+            vm.parseJsonAddress(json, ".settings.vault")
+        );
+    }
+
+    function _centerArguments() private view returns (bytes memory) {
+        return abi.encode(
+            registry,
+            vm.parseJsonAddress(json, ".settings.owner"),
+            _uint(".settings.slashWad"),
+            _uint(".settings.disputeWindow")
+        );
+    }
+
     function _define() private {
         vm.prank(vm.parseJsonAddress(json, ".settings.owner"));
         center.createTaskDefinition(
@@ -345,3 +362,4 @@ contract VectorsTest is Base {
         return abi.encodePacked(bytes16(0), x, bytes16(0), y);
     }
 }
+// x

@@ -5,8 +5,8 @@ The corpus is the text of the Debian package `bible-kjv-text` (in the public dom
     apt-get install bible-kjv && bible -f gen1:1-rev22:21 > kjv.txt
     python models/text/train.py --corpus kjv.txt
 
-About 12 minutes on one free core. Tokens are bytes, 256 begins a text and 257 ends it. With glibc, MALLOC_MMAP_THRESHOLD_
-and MALLOC_TRIM_THRESHOLD_ set to some gigabytes keep it from returning every activation's pages to the kernel.
+About 12 minutes on one free core. Tokens are bytes, 256 begins a text and 257 ends it. With glibc, some gigabytes as
+MALLOC_MMAP_THRESHOLD_ and MALLOC_TRIM_THRESHOLD_ keep it from giving every activation's pages back to the kernel.
 """
 
 from __future__ import annotations

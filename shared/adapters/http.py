@@ -21,11 +21,12 @@ CORS = {
 }
 
 Health = Callable[[], tuple[bool, Mapping[str, Any]]]
+Metrics = Callable[[], tuple[bytes, str]]  # body and content type
 
 
 @asynccontextmanager
 async def serve(
-    *, host: str, port: int, routes: Iterable[web.AbstractRouteDef], health: Health, metrics: Callable[[], bytes]
+    *, host: str, port: int, routes: Iterable[web.AbstractRouteDef], health: Health, metrics: Metrics
 ) -> AsyncIterator[int]:
     """Serve until the context ends; yields the port. Raises `ConfigError` when the address cannot be listened on."""
     app = web.Application(middlewares=[_cors])
@@ -64,8 +65,9 @@ def _health_route(health: Health) -> Callable[[web.Request], Any]:
     return answer
 
 
-def _metrics_route(metrics: Callable[[], bytes]) -> Callable[[web.Request], Any]:
+def _metrics_route(metrics: Metrics) -> Callable[[web.Request], Any]:
     async def answer(_: web.Request) -> web.Response:
-        return web.Response(body=metrics(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+        body, content_type = metrics()
+        return web.Response(body=body, headers={"Content-Type": content_type})
 
     return answer

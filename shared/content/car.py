@@ -16,11 +16,12 @@ from shared.errors import CodecError
 from shared.types import Cid
 
 # {"roots": [CID], "version": 1} in DAG-CBOR; a CID is tag 42 on a byte string that starts with 0.
-_HEADER = b"\xa2\x65roots\x81\xd8\x2a\x58" + bytes((CID_BYTES + 1,)) + b"\x00%b\x67version\x01"
+_BEFORE_ROOT = b"\xa2\x65roots\x81\xd8\x2a\x58" + bytes((CID_BYTES + 1,)) + b"\x00"
+_BEHIND_ROOT = b"\x67version\x01"
 
 
 def car_header(root: Cid) -> bytes:
-    header = _HEADER % encode_cid(root)
+    header = _BEFORE_ROOT + encode_cid(root) + _BEHIND_ROOT
     return encode_varint(len(header)) + header
 
 

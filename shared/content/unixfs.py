@@ -238,7 +238,7 @@ def is_complete(root: Cid, read: Callable[[Cid], Block | None], size_of: Callabl
         block = read(cid)
         if block is None:
             return False
-        children = read_node(block).children
-        todo.extend((child, size) for child, size in children if child not in seen)
-        seen.update(child for child, _ in children)
+        new = {child: size for child, size in read_node(block).children if child not in seen}
+        todo.extend(new.items())
+        seen.update(new)
     return True

@@ -13,8 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from eth_abi.abi import decode, encode
+from eth_abi.codec import ABICodec
+from eth_abi.decoding import StringDecoder
+from eth_abi.encoding import TextStringEncoder
 from eth_abi.exceptions import DecodingError, EncodingError
+from eth_abi.registry import BaseEquals, registry
 from eth_utils.abi import (
     event_abi_to_log_topic,
     function_abi_to_4byte_selector,
@@ -30,6 +33,18 @@ FOLDER = Path(__file__).resolve().parents[2] / "abi"
 
 # What the compiler itself reverts with: require with a text, and checked arithmetic.
 _BUILT_IN = {bytes.fromhex("08c379a0"): ("Error", ["string"]), bytes.fromhex("4e487b71"): ("Panic", ["uint256"])}
+
+
+def _lenient() -> ABICodec:
+    """Anybody may register an endpoint that is not UTF-8; one who does must not blind all others."""
+    types = registry.copy()
+    types.unregister("string")
+    types.register(BaseEquals("string"), TextStringEncoder, StringDecoder(handle_string_errors="replace"), "string")
+    return ABICodec(types)
+
+
+_codec = _lenient()
+encode, decode = _codec.encode, _codec.decode
 
 
 class Artifact(msgspec.Struct, frozen=True):

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared import config
@@ -342,6 +342,7 @@ toml_values = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(st.sampled_from(sorted(SETTINGS)), toml_values.filter(lambda value: value is not None))
 def test_any_value_is_taken_or_refused_by_name(name: str, value: Any) -> None:
     said = ""

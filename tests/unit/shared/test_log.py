@@ -19,7 +19,7 @@ import msgspec
 import numpy as np
 import pytest
 import structlog
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared import log
@@ -286,6 +286,7 @@ def test_a_long_traceback_keeps_its_end(configured: Lines) -> None:
     assert len(configured.getvalue()) < 9_000
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.text(max_size=5).map("f_{}".format), st.text() | st.binary() | st.integers() | st.floats()))
 def test_any_fields_make_one_json_line(fields: dict[str, Any]) -> None:
     event = {"_record": record("attester"), "role": "attester", "operator": OPERATOR, "event": "x", **fields}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import prometheus_client
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -140,6 +140,7 @@ def test_threads_lose_no_count() -> None:
 
 
 # --- closed sets ---------------------------------------------------------------------------------
+@settings(deadline=None)
 @given(st.lists(st.text(), max_size=20))
 def test_a_stranger_makes_no_series(topics: list[str]) -> None:
     metrics = Metrics("attester")

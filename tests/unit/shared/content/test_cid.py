@@ -77,7 +77,7 @@ REFUSED = {
     "identity": str(CID("base32", 1, "raw", multihash.digest(b"content", "identity"))),
     "SHA-1": other(hash_name="sha1"),
     "SHA-512": other(hash_name="sha2-512"),
-    "BLAKE3": "b" + "a" * 58,
+    "36 zero bytes": "b" + "a" * 58,
     "a cut hash": other(size=20),
     "a path": f"/ipfs/{GOOD}",
 }
@@ -101,13 +101,11 @@ def test_any_text_is_parsed_or_refused(text):
 @given(st.integers(0, 58), st.characters(codec="utf-8"))
 def test_no_second_text_names_the_same_content(index, character):
     text = GOOD[:index] + character + GOOD[index + 1 :]
-    if text == GOOD:
-        assert parse_cid(text)[1] == DIGEST
-        return
     try:
-        assert parse_cid(text) != (Codec.RAW, DIGEST)
+        is_named = parse_cid(text) == (Codec.RAW, DIGEST)
     except CodecError:
-        pass
+        is_named = False
+    assert is_named == (text == GOOD)
 
 
 def test_bytes_of_another_length_are_no_cid():

@@ -14,7 +14,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from eth_account import Account
 from eth_keys.datatypes import PrivateKey
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from py_ecc.bls12_381.bls12_381_curve import G2, curve_order, multiply
 
@@ -81,6 +81,7 @@ def test_the_keys_of_a_seed_never_change() -> None:
     assert keys.peer_key.hex() == "03e2e5982f79581a8fdf36585fde525fb19da9afa61593d9a6a665743b34e698"
 
 
+@settings(deadline=None)
 @given(st.binary(min_size=32, max_size=32), st.binary(min_size=32, max_size=32))
 def test_other_seeds_give_other_keys(one: bytes, two: bytes) -> None:
     first, second = NodeKeys.from_seed(one), NodeKeys.from_seed(two)
@@ -89,6 +90,7 @@ def test_other_seeds_give_other_keys(one: bytes, two: bytes) -> None:
     assert (first.peer_key == second.peer_key) == (one == two)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=64).filter(lambda seed: len(seed) != 32))
 def test_a_seed_of_another_length_is_refused(seed: bytes) -> None:
     with pytest.raises(CodecError, match="expected 32 bytes"):

@@ -1,0 +1,89 @@
+"""One role, one process: open the node, serve its door, and do the duty until a signal or a fault ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Coroutine, Mapping
+from typing import Any
+
+import structlog
+from aiohttp import web
+
+from aggregator.service import Aggregator
+from attester.service import Attester
+from performer.api import Door
+from performer.service import Performer
+from shared import log as logging
+from shared.adapters.http import serve
+from shared.config import Config
+from shared.errors import ConfigError
+from shared.node import Node, open_node
+from shared.verification import METHODS
+from shared.verification.method import Method
+
+log = structlog.get_logger(__name__)
+
+FAULT = 1
+
+
+async def run_role(
+    role: str, config: Config, *, methods: Mapping[str, Method] = METHODS, stop: asyncio.Event | None = None
+) -> int:
+    """The exit code: 0 after SIGTERM, SIGINT or `stop`. Raises what kept the node from starting.
+
+    `methods` are the verification methods; the local testnet's liar brings its own.
+    """
+    stop = stop or asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with open_node(config, role) as node:
+        logging.configure(config.log, role, node.signer.address)
+        duty, routes = _duty(role, node, methods)
+        async with serve(
+            host=config.http.host,
+            port=config.http.port,
+            routes=[*node.content.routes(), *routes],
+            health=node.health,
+            metrics=node.metrics.exposition,
+        ) as port:
+            log.info("ready", port=port, peer=node.gossip.peer_id)
+            return await _until_stopped(node, duty, stop)
+
+
+def _duty(role: str, node: Node, methods: Mapping[str, Method]) -> tuple[Coroutine[Any, Any, None], list[web.RouteDef]]:
+    match role:
+        case "performer":
+            performer = Performer.from_node(node, methods=methods)
+            return performer.run(), Door.from_node(node, performer).routes()
+        case "attester":
+            return Attester.from_node(node).run(), []
+        case "aggregator":
+            return Aggregator.from_node(node).run(), []
+        case _:
+            raise ConfigError(f"no role {role!r}; expected performer, attester or aggregator")
+
+
+async def _until_stopped(node: Node, duty: Coroutine[Any, Any, None], stop: asyncio.Event) -> int:
+    """Whatever ends first ends all: a duty that dies silently would be worse than a process that does."""
+    stopping = asyncio.create_task(stop.wait())
+    works: set[asyncio.Future[Any]] = {
+        asyncio.create_task(duty),
+        asyncio.create_task(node.roster.run()),
+        asyncio.create_task(node.library.keep_ready(lambda: node.roster.current)),
+        asyncio.ensure_future(node.gossip.failed),
+    }
+    try:
+        await asyncio.wait({stopping, *works}, return_when=asyncio.FIRST_COMPLETED)
+        if stop.is_set():
+            return 0
+        ended = next(work for work in works if work.done())
+        if error := ended.exception():
+            raise error
+        log.error("a duty ended", result=str(ended.result()))
+        return FAULT
+    finally:
+        stopping.cancel()
+        for work in works:
+            work.cancel()
+        await asyncio.gather(stopping, *works, return_exceptions=True)

@@ -1,0 +1,143 @@
+"""THE wiring: settings in, opened adapters out. Read it from top to bottom; nothing else connects anything."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from shared import constants
+from shared.adapters.chain_evm import EvmChain, open_chain
+from shared.adapters.clock import SystemClock
+from shared.adapters.content_network import EmbeddedContentStore
+from shared.adapters.engine_onnx import OnnxEngine
+from shared.adapters.gossip_libp2p import LibP2PGossip
+from shared.adapters.signers import LocalIdentitySigner, LocalVoteSigner
+from shared.adapters.store_sqlite import SqliteStore, SqliteVoteGuard
+from shared.config import Config
+from shared.constants import GWEI
+from shared.crypto import keystore
+from shared.digests import Domain
+from shared.messages import Topics
+from shared.metrics import Metrics
+from shared.model_library import ModelLibrary
+from shared.peer_id import to_text
+from shared.roster import RosterWatch
+from shared.types import Address, PeerKey
+from shared.validation import GossipRules
+
+
+@dataclass(frozen=True)
+class Node:
+    """Everything that a role may need, open. Roles take what they need in `from_node`, and never the whole."""
+
+    config: Config
+    domain: Domain
+    topics: Topics
+    clock: SystemClock
+    signer: LocalIdentitySigner
+    vote_signer: LocalVoteSigner
+    chain: EvmChain
+    roster: RosterWatch
+    rules: GossipRules
+    gossip: LibP2PGossip
+    content: EmbeddedContentStore
+    engine: OnnxEngine
+    library: ModelLibrary
+    store: SqliteStore
+    guard: SqliteVoteGuard
+    metrics: Metrics
+
+    def health(self) -> tuple[bool, Mapping[str, Any]]:
+        """Fit to work: libp2p lives and the chain has told who is who. Details for people and for start-up scripts."""
+        roster, gossip = self.roster.current, self.gossip.health()
+        is_alive = not self.gossip.failed.done()
+        return is_alive and roster.epoch > 0, {
+            "operator": f"0x{self.signer.address.hex()}",
+            "peerId": to_text(self.gossip.peer_key),
+            "peers": len(gossip.peers),
+            "epoch": roster.epoch,
+            "operators": len(roster.operators),
+            "readyDefinitions": sorted(self.library.ready_ids),
+        }
+
+
+@asynccontextmanager
+async def open_node(config: Config, role: str) -> AsyncIterator[Node]:
+    """Opened in this order, closed in the reverse. Raises `ConfigError` for what the operator can mend."""
+    keys = keystore.load(config.node.keystore, keystore.read_password(config.node.password_file))
+    domain = Domain(config.network.chain_id, config.network.attestation_center)
+    topics, clock, metrics = Topics(domain), SystemClock(), Metrics(role)
+    signer = LocalIdentitySigner(keys.operator)
+    config.node.data_dir.mkdir(parents=True, exist_ok=True)
+    async with AsyncExitStack() as stack:
+        store = await stack.enter_async_context(SqliteStore(config.node.data_dir / "store.db"))
+        # One guard file a vote key: a second process on the same key is refused here, before it could vote.
+        guard = await stack.enter_async_context(SqliteVoteGuard(config.node.data_dir / "votes.db"))
+        chain = await stack.enter_async_context(
+            open_chain(
+                config.network.chain_rpc,
+                chain_id=config.network.chain_id,
+                center=config.network.attestation_center,
+                registry=config.network.operator_registry,
+                signer=signer,
+                max_fee_wei=int(config.aggregator.max_fee_gwei * GWEI),
+            )
+        )
+        roster = RosterWatch(chain.reader)
+
+        def gateways() -> dict[Address, str]:
+            return {operator.address: operator.gateway_url for operator in roster.current.operators}
+
+        def members() -> dict[PeerKey, str]:
+            return {operator.peer_key: operator.p2p_address for operator in roster.current.operators}
+
+        content = await stack.enter_async_context(
+            EmbeddedContentStore(
+                root=config.node.data_dir / "content",
+                gateways=gateways,
+                own=signer.address,
+                max_bytes=config.content.max_bytes,
+            )
+        )
+        engine = OnnxEngine(
+            max_loaded_bytes=config.inference.max_loaded_bytes,
+            provider=config.inference.provider,
+            threads=config.inference.threads,
+        )
+        stack.push_async_callback(engine.close)
+        await roster.refresh()
+        gossip = await stack.enter_async_context(
+            LibP2PGossip(
+                secret=keys.peer_seed, listen=config.p2p.listen, members=members, max_bytes=topic_limits(topics)
+            )
+        )
+        yield Node(
+            config=config,
+            domain=domain,
+            topics=topics,
+            clock=clock,
+            signer=signer,
+            vote_signer=LocalVoteSigner(keys.vote),
+            chain=chain,
+            roster=roster,
+            rules=GossipRules(domain=domain, roster=lambda: roster.current, clock=clock),
+            gossip=gossip,
+            content=content,
+            engine=engine,
+            library=ModelLibrary(content=content, engine=engine),
+            store=store,
+            guard=guard,
+            metrics=metrics,
+        )
+
+
+def topic_limits(topics: Topics) -> dict[str, int]:
+    """Bytes, checked before anything decodes."""
+    return {
+        topics.task: constants.MAX_TASK_MESSAGE_BYTES,
+        topics.vote: constants.MAX_VOTE_MESSAGE_BYTES,
+        topics.certificate: constants.MAX_CERTIFICATE_MESSAGE_BYTES,
+        topics.batch: constants.MAX_BATCH_MESSAGE_BYTES,
+    }
