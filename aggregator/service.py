@@ -60,7 +60,7 @@ class Aggregator:
             gossip=node.gossip,
             topics=node.topics,
             content=node.content,
-            settlement=node.chain.settlement,
+            settlement=node.settlement,
             store=node.store,
             clock=node.clock,
             batch_seconds=node.config.aggregator.batch_seconds,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 
-import msgspec
 import structlog
 
+from shared import wire
 from shared.constants import MAX_LONG_POLLS
 from shared.errors import IllegalTransition, RequestRefused
 from shared.interfaces import TaskStore
@@ -21,8 +21,7 @@ NONCE = "nonce"
 KEPT_FINAL_TASKS = 10_000  # in memory; older ones are read back from the store
 BUSY = -32005
 
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(Task).decode
+_decode = wire.decoder(Task).decode
 
 
 class TaskLedger:
@@ -54,7 +53,7 @@ class TaskLedger:
             if used is not None and used != task.task_id:
                 raise RequestRefused(-32010, "the nonce was used for another task", "request.nonce", "a fresh nonce")
             await self._store.put(NONCE, nonce_key, task.task_id)
-            await self._store.put(TASK, task.task_id, _encode(task))
+            await self._store.put(TASK, task.task_id, wire.encode(task))
             self._keep(task)
         return task
 
@@ -66,7 +65,7 @@ class TaskLedger:
         """From memory, or else from the store."""
         task = self._tasks.get(task_id)
         if task is None and (stored := await self._store.get(TASK, task_id)) is not None:
-            return _decode(stored)
+            task = _decode(stored)
         return task
 
     def open_tasks(self) -> Iterator[Task]:
@@ -90,7 +89,7 @@ class TaskLedger:
                 return before
             if after == before:
                 return before
-            await self._store.put(TASK, task_id, _encode(after))
+            await self._store.put(TASK, task_id, wire.encode(after))
             self._keep(after)
         for waiter in self._changed.pop(task_id, []):
             if not waiter.done():

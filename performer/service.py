@@ -89,7 +89,7 @@ class Performer:
             ),
             settlements=SettlementWatch(
                 domain=node.domain,
-                settlement=node.chain.settlement,
+                settlement=node.settlement,
                 content=node.content,
                 ledger=ledger,
                 store=node.store,

@@ -88,14 +88,16 @@ def local_network(
     cheats: Annotated[int, typer.Option(min=0, max=100, help="Tasks of a cheating performer.")] = 3,
     json_path: JsonFile = None,
     keep_running: Annotated[bool, typer.Option("--keep-running", help="Leave it open until Ctrl-C.")] = False,
-    store: Annotated[Literal["embedded"], typer.Option(help="Where content is kept.")] = "embedded",
+    folder: Annotated[
+        Path | None,
+        typer.Option("--folder", metavar="DIR", help="Keep the nodes' keys, data and logs in this new folder."),
+    ] = None,
 ) -> None:
     """A whole network on this machine: a chain, every role, tasks, and cheats that are caught."""
-    del store  # the only one there is; the option keeps scripts working when there are more
     from poi.testnet import main as run_testnet
 
     try:
-        raise typer.Exit(run_testnet(operators, tasks, cheats, json_path, keep_running))
+        raise typer.Exit(run_testnet(operators, tasks, cheats, json_path, keep_running, folder))
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
 

@@ -22,7 +22,7 @@ from shared.crypto.ecdsa import SecretKey
 from shared.digests import Domain
 from shared.errors import PoiError, RequestRefused
 from shared.json_forms import certificate_from_json, from_hex, request_to_json, to_hex
-from shared.types import Address, Digest, OperatorTable, TaskCertificate, TaskRequest
+from shared.types import Address, Digest, OperatorTable, TaskCertificate, TaskRequest, Uint256
 from shared.validation import verify_certificate
 
 CALL_SECONDS = LONG_POLL_SECONDS + 10
@@ -80,14 +80,14 @@ class PoiClient:
         input_cid, _ = build_file(BytesIO(text.encode()), lambda _: None)
         request = TaskRequest(
             requester=self._key.address,
-            nonce=secrets.randbits(128) if nonce is None else nonce,
+            nonce=Uint256(secrets.randbits(128) if nonce is None else nonce),
             performer=Address(from_hex(network["performer"], "performer", 20)),
             task_definition_id=task_definition_id,
             model_hash=Digest(from_hex(definition["modelHash"], "modelHash", 32)),
             input_cid=input_cid,
             parameters=msgspec.json.encode(parameters or {}, order="deterministic").decode(),
             seed=Digest(secrets.token_bytes(32)),
-            fee=0,
+            fee=Uint256(0),
             deadline=int(time.time()) + deadline_seconds,
         )
         task_id = (await self.domain()).task_id(request)

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from shared.errors import CodecError
-from shared.types import Address, Cid, Digest, TaskCertificate, TaskInfo, TaskRequest, Verdict
+from shared.types import Address, Cid, Digest, TaskCertificate, TaskInfo, TaskRequest, Uint256, Verdict
 
 HEX = re.compile(r"0x(?:[0-9a-fA-F]{2})*")
 DECIMAL = re.compile(r"0|[1-9][0-9]{0,77}")
@@ -93,14 +93,14 @@ def request_from_json(form: object, path: str = "request") -> TaskRequest:
     parsed = _convert(form, _Request, path)
     return TaskRequest(
         requester=Address(from_hex(parsed.requester, f"{path}.requester", 20)),
-        nonce=_integer(parsed.nonce, f"{path}.nonce", 256),
+        nonce=Uint256(_integer(parsed.nonce, f"{path}.nonce", 256)),
         performer=Address(from_hex(parsed.performer, f"{path}.performer", 20)),
         task_definition_id=_integer(parsed.task_definition_id, f"{path}.taskDefinitionId", 16),
         model_hash=Digest(from_hex(parsed.model_hash, f"{path}.modelHash", 32)),
         input_cid=Cid(parsed.input_cid),
         parameters=parsed.parameters,
         seed=Digest(from_hex(parsed.seed, f"{path}.seed", 32)),
-        fee=_integer(parsed.fee, f"{path}.fee", 256),
+        fee=Uint256(_integer(parsed.fee, f"{path}.fee", 256)),
         deadline=_integer(parsed.deadline, f"{path}.deadline", 64),
     )
 

@@ -72,9 +72,16 @@ def configure(config: LogConfig, role: str, operator: Address | str, stream: Tex
     structlog.configure(
         processors=[*chain, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[config.level.upper()]),
-        logger_factory=structlog.stdlib.LoggerFactory(),
+        logger_factory=_logger,
         cache_logger_on_first_use=False,  # module-level loggers follow a later call
     )
+
+
+def _logger(*names: str) -> logging.Logger:
+    """The standard logger under a logger of ours; without a name, this project's."""
+    name = names[0] if names else "poi"
+    # One that passes a library's lines on, under the library's name, would otherwise feed its own source for ever.
+    return logging.getLogger(name if name.partition(".")[0] in OURS else f"poi.{name}")
 
 
 class _Handler(logging.StreamHandler[TextIO]):

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import msgspec
 
-from shared import constants
+from shared import constants, wire
 from shared.digests import Domain
 from shared.errors import CodecError
 from shared.reasons import AbstainReason
@@ -98,21 +98,21 @@ class Topics:
         self.batch = f"{prefix}/batch"
 
 
-_encoder = msgspec.msgpack.Encoder()
-_task = msgspec.msgpack.Decoder(TaskTopic)
-_vote: msgspec.msgpack.Decoder[VoteTopic] = msgspec.msgpack.Decoder(VoteTopic)
-_certificate: msgspec.msgpack.Decoder[CertificateTopic] = msgspec.msgpack.Decoder(CertificateTopic)
-_batch: msgspec.msgpack.Decoder[BatchTopic] = msgspec.msgpack.Decoder(BatchTopic)
+_task = wire.decoder(TaskTopic)
+_vote: msgspec.msgpack.Decoder[VoteTopic] = wire.decoder(VoteTopic)
+_certificate: msgspec.msgpack.Decoder[CertificateTopic] = wire.decoder(CertificateTopic)
+_stored = wire.decoder(TaskCertificate)
+_batch: msgspec.msgpack.Decoder[BatchTopic] = wire.decoder(BatchTopic)
 
 
 def encode(message: TaskTopic | VoteTopic | CertificateTopic | BatchTopic) -> bytes:
     """Bytes for the wire."""
-    return _encoder.encode(message)
+    return wire.encode(message)
 
 
 def decode_task(data: bytes) -> TaskTopic:
     """Raises `CodecError`."""
-    message = _decode(_task, data, constants.MAX_TASK_MESSAGE_BYTES)
+    message: TaskTopic = _decode(_task, data, constants.MAX_TASK_MESSAGE_BYTES)
     _check_request(message.request)
     _check_info(message.task_info)
     return message
@@ -159,12 +159,13 @@ def decode_batch(data: bytes) -> BatchTopic:
 
 def encode_certificate(certificate: TaskCertificate) -> bytes:
     """For a role's own store."""
-    return _encoder.encode(certificate)
+    return wire.encode(certificate)
 
 
 def decode_stored_certificate(data: bytes) -> TaskCertificate:
     """Raises `CodecError`."""
-    return _decode(msgspec.msgpack.Decoder(TaskCertificate), data, constants.MAX_CERTIFICATE_MESSAGE_BYTES)
+    certificate: TaskCertificate = _decode(_stored, data, constants.MAX_CERTIFICATE_MESSAGE_BYTES)
+    return certificate
 
 
 def check_certificate_shape(certificate: TaskCertificate) -> None:

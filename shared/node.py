@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from shared import constants
-from shared.adapters.chain_evm import EvmChain, open_chain
+from shared.adapters.chain_evm import EvmClient, EvmOperatorReader, EvmSettlement, Sender
 from shared.adapters.clock import SystemClock
 from shared.adapters.content_network import EmbeddedContentStore
 from shared.adapters.engine_onnx import OnnxEngine
@@ -38,7 +38,7 @@ class Node:
     clock: SystemClock
     signer: LocalIdentitySigner
     vote_signer: LocalVoteSigner
-    chain: EvmChain
+    settlement: EvmSettlement
     roster: RosterWatch
     rules: GossipRules
     gossip: LibP2PGossip
@@ -75,17 +75,11 @@ async def open_node(config: Config, role: str) -> AsyncIterator[Node]:
         store = await stack.enter_async_context(SqliteStore(config.node.data_dir / "store.db"))
         # One guard file a vote key: a second process on the same key is refused here, before it could vote.
         guard = await stack.enter_async_context(SqliteVoteGuard(config.node.data_dir / "votes.db"))
-        chain = await stack.enter_async_context(
-            open_chain(
-                config.network.chain_rpc,
-                chain_id=config.network.chain_id,
-                center=config.network.attestation_center,
-                registry=config.network.operator_registry,
-                signer=signer,
-                max_fee_wei=int(config.aggregator.max_fee_gwei * GWEI),
-            )
-        )
-        roster = RosterWatch(chain.reader)
+        client = await stack.enter_async_context(EvmClient(config.network.chain_rpc))
+        max_fee_wei = int(config.aggregator.max_fee_gwei * GWEI)
+        sender = await stack.enter_async_context(Sender(client, signer, domain.chain_id, max_fee_wei=max_fee_wei))
+        reader = EvmOperatorReader(client, registry=config.network.operator_registry, center=domain.contract)
+        roster = RosterWatch(reader)
 
         def gateways() -> dict[Address, str]:
             return {operator.address: operator.gateway_url for operator in roster.current.operators}
@@ -120,7 +114,7 @@ async def open_node(config: Config, role: str) -> AsyncIterator[Node]:
             clock=clock,
             signer=signer,
             vote_signer=LocalVoteSigner(keys.vote),
-            chain=chain,
+            settlement=EvmSettlement(sender, reader, domain.contract),
             roster=roster,
             rules=GossipRules(domain=domain, roster=lambda: roster.current, clock=clock),
             gossip=gossip,

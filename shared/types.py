@@ -13,6 +13,10 @@ Cid = NewType("Cid", str)  # canonical CIDv1 text, base32 lower case
 PeerKey = NewType("PeerKey", bytes)  # ed25519 public key, 32 bytes
 
 
+class Uint256(int):
+    """An integer as the EVM has it, 0 to 2**256 - 1; msgpack's own end at 64 bits (see `shared.wire`)."""
+
+
 class Role(IntFlag):
     """What an operator registered for; the bits of `OperatorRegistry.register`."""
 
@@ -33,15 +37,20 @@ class TaskRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a requester signs; its EIP-712 digest is the task id (protocol §2)."""
 
     requester: Address
-    nonce: int
+    nonce: Uint256
     performer: Address
     task_definition_id: int
     model_hash: Digest  # SHA-256 of the model's bytes
     input_cid: Cid
     parameters: str  # canonical JSON
     seed: Digest
-    fee: int  # wei
+    fee: Uint256  # wei
     deadline: int  # unix seconds
+
+    def __post_init__(self) -> None:
+        # Plain integers are taken, so that callers need not know how they travel.
+        msgspec.structs.force_setattr(self, "nonce", Uint256(self.nonce))
+        msgspec.structs.force_setattr(self, "fee", Uint256(self.fee))
 
 
 class TaskInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

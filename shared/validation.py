@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from hashlib import sha256
 from typing import TypeVar
 
 from shared import constants, messages, quorum
+from shared.constants import MAX_ATTESTERS
 from shared.content.cid import parse_cid
 from shared.crypto import bls, ecdsa
 from shared.digests import Domain
@@ -60,13 +62,13 @@ class CertificateChecker:
 
 
 def verify_certificate(domain: Domain, table: OperatorTable, certificate: TaskCertificate) -> None:
-    """Everything that the contract checks, in its order. Raises `Reject`."""
+    """What the contract checks of a certificate by itself; that its performer is registered, the roster says.
+
+    Raises `Reject`.
+    """
+    _check_form(certificate)
     signers = certificate.signers
-    if certificate.verdict not in SIGNED_VERDICTS:
-        raise Reject("verdict")
-    if len(certificate.signature) != bls.G1_BYTES:
-        raise Reject("signature length")
-    if list(signers) != sorted(set(signers)) or not signers or not 0 <= signers[0] <= signers[-1] < len(table.entries):
+    if signers[-1] >= len(table.entries):
         raise Reject("signers")
     if not quorum.reached(certificate.verdict, quorum.power_of(table, signers), table.total_power):
         raise Reject("quorum")
@@ -76,6 +78,17 @@ def verify_certificate(domain: Domain, table: OperatorTable, certificate: TaskCe
     keys = [table.entries[index].vote_key for index in signers]
     if not bls.verify_aggregate(keys, domain.vote(info_hash, certificate.verdict), certificate.signature):
         raise Reject("aggregate signature")
+
+
+def _check_form(certificate: TaskCertificate) -> None:
+    """What can be said without a table."""
+    signers = certificate.signers
+    if certificate.verdict not in SIGNED_VERDICTS:
+        raise Reject("verdict")
+    if len(certificate.signature) != bls.G1_BYTES:
+        raise Reject("signature length")
+    if list(signers) != sorted(set(signers)) or not signers or not 0 <= signers[0] <= signers[-1] < MAX_ATTESTERS:
+        raise Reject("signers")
 
 
 class GossipRules:
@@ -95,9 +108,9 @@ class GossipRules:
             raise Reject("performer")
         if info.task_id != self._domain.task_id(request) or info.task_definition_id != request.task_definition_id:
             raise Reject("task id")
-        check_bounds(request, info.data)
         if not (is_canonical_cid(info.proof_of_task) and is_canonical_cid(request.input_cid)):
             raise Reject("CID")
+        check_bounds(request, info.data)
         if not now < request.deadline <= now + constants.MAX_DEADLINE_SECONDS:
             raise Ignore("deadline")
         roster.table(info.epoch)
@@ -115,6 +128,7 @@ class GossipRules:
         """`N/vote`. The vote's signature is the aggregator's to verify, before it counts."""
         message = _decoded(messages.decode_vote, data)
         roster, now = self._roster(), self._clock.now()
+        author = roster.author(origin, Role.ATTESTER)
         if isinstance(message, messages.VoteMessage):
             if message.verdict not in SIGNED_VERDICTS or len(message.signature) != bls.G1_BYTES:
                 raise Reject("verdict or signature length")
@@ -122,7 +136,7 @@ class GossipRules:
         else:
             key = (message.attester, message.task_info_hash, message.reason)
         table = roster.table(message.epoch)
-        if roster.author(origin, Role.ATTESTER).address != message.attester:
+        if author.address != message.attester:
             raise Reject("attester")
         if table.index_of(message.attester) is None:
             raise Ignore("attester is not in the table")
@@ -140,11 +154,13 @@ class GossipRules:
             if author.address != message.aggregator or len(message.task_ids) > constants.MAX_BATCH_SIZE:
                 raise Reject("aggregator or size")
             return message
+        _check_form(message.certificate)
         table = roster.table(message.certificate.task_info.epoch)
-        if self._certificates.is_repeated(message.certificate, now):
+        key = self._certificate_key(message.certificate)
+        if self._certificates.is_repeated(key, now):
             raise Ignore("repeated")
         self.certificate_checker.check(message.certificate, table)
-        self._certificates.accept(message.certificate, now)
+        self._certificates.accept(key, now)
         return message
 
     def check_batch(self, origin: PeerKey, data: bytes) -> messages.BatchProposal | messages.BatchVote:
@@ -152,21 +168,29 @@ class GossipRules:
         message = _decoded(messages.decode_batch, data)
         roster, now = self._roster(), self._clock.now()
         if isinstance(message, messages.BatchVote):
-            table = roster.table(message.batch.epoch)
+            author = roster.author(origin, Role.ATTESTER)
             if len(message.signature) != bls.G1_BYTES:
                 raise Reject("signature length")
-            if roster.author(origin, Role.ATTESTER).address != message.attester:
+            table = roster.table(message.batch.epoch)
+            if author.address != message.attester:
                 raise Reject("attester")
             if table.index_of(message.attester) is None:
                 raise Ignore("attester is not in the table")
             self._pass_once(self._batches, (message.attester, message.batch), now)
             return message
-        roster.table(message.epoch)
+        author = roster.author(origin, Role.AGGREGATOR)
         if not 0 < len(message.certificates) <= constants.MAX_BATCH_SIZE:
             raise Reject("batch size")
-        if roster.author(origin, Role.AGGREGATOR).address != message.aggregator:
+        if author.address != message.aggregator:
             raise Reject("aggregator")
+        roster.table(message.epoch)
         return message
+
+    def _certificate_key(self, certificate: TaskCertificate) -> bytes:
+        """32 bytes of a certificate of good form: whole ones, up to 32 KiB each, would make the cache 2 GiB."""
+        info_hash = self._domain.task_info_hash(certificate.task_info)
+        head = bytes((certificate.verdict, len(certificate.signers), *certificate.signers))
+        return sha256(head + info_hash + certificate.signature + certificate.performer_signature).digest()
 
     @staticmethod
     def _pass_once(seen: SeenCache, key: Hashable, now: float) -> None:

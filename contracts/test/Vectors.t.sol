@@ -362,4 +362,3 @@ contract VectorsTest is Base {
         return abi.encodePacked(bytes16(0), x, bytes16(0), y);
     }
 }
-// x

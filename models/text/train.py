@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import math
 import random
 import time
@@ -121,7 +122,9 @@ def main() -> None:
     model = Decoder(Shape())
     print(f"{sum(p.numel() for p in model.parameters())} parameters, {sum(map(len, kept))} bytes", flush=True)
     train(model, kept, arguments.steps, arguments.seed)
-    print(f"held-out loss {held_out_loss(model, verses[::HELD_OUT_EVERY]):.4f} nats a byte")
+    quality = {"heldOutNatsPerByte": round(held_out_loss(model, verses[::HELD_OUT_EVERY]), 4)}
+    print(quality)
+    (arguments.out.parent / "quality.json").write_text(json.dumps(quality) + "\n")
     export(model, arguments.out)
     print(f"wrote {arguments.out}, {arguments.out.stat().st_size} bytes")
 

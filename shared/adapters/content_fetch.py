@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from functools import partial
 
 import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from shared.adapters.content_hedge import Meter, SourceFailed
 from shared.constants import MAX_BLOCK_BYTES
-from shared.content.cid import Block, verify_block
+from shared.content.cid import Block, IncomingBlock
 from shared.errors import CodecError
 from shared.types import Cid
 
@@ -20,20 +26,61 @@ MAX_CONNECTIONS = 64  # each may hold one block: 128 MiB when all of them are li
 MAX_CONNECTIONS_PER_HOST = 16
 _READ_BYTES = 256 * 1024
 _MAX_SHOWN = 80  # characters of a stranger's text in a cause
-_HASH_INLINE_BYTES = 64 * 1024  # hashed in 0.1 ms; more would hold up the event loop
+_DNS_THREADS = 32  # look-ups at once; more wait, each at most for its attempt
+_DNS_CACHE_SECONDS = 300
 
 
-def open_session() -> aiohttp.ClientSession:
+@asynccontextmanager
+async def open_session() -> AsyncIterator[aiohttp.ClientSession]:
     """A client without memory: no cookies, no proxies from the environment, no decompression (a bomb's best friend)."""
-    return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=MAX_CONNECTIONS, limit_per_host=MAX_CONNECTIONS_PER_HOST),
-        cookie_jar=aiohttp.DummyCookieJar(),
-        headers={"Accept": RAW_BLOCK, "Accept-Encoding": "identity"},
-        timeout=aiohttp.ClientTimeout(total=None),  # every attempt has its own, around more than the request
-        auto_decompress=False,
-        trust_env=False,
-        read_bufsize=_READ_BYTES,
+    resolver = _Resolver()
+    connector = aiohttp.TCPConnector(
+        limit=MAX_CONNECTIONS,
+        limit_per_host=MAX_CONNECTIONS_PER_HOST,
+        resolver=resolver,
+        ttl_dns_cache=_DNS_CACHE_SECONDS,
     )
+    try:
+        async with aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers={"Accept": RAW_BLOCK, "Accept-Encoding": "identity"},
+            timeout=aiohttp.ClientTimeout(total=None),  # every attempt has its own, around more than the request
+            auto_decompress=False,
+            trust_env=False,
+            read_bufsize=_READ_BYTES,
+        ) as session:
+            yield session
+    finally:
+        await resolver.close()
+
+
+class _Resolver(AbstractResolver):
+    """DNS in threads of its own. A name server of a liar's may keep a thread for half a minute, and the event loop's
+    own few threads serve everybody else in the process."""
+
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(_DNS_THREADS, thread_name_prefix="gateway DNS")
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        look_up = partial(socket.getaddrinfo, host, port, family, socket.SOCK_STREAM)
+        found = await asyncio.get_running_loop().run_in_executor(self._threads, look_up)
+        return [
+            ResolveResult(
+                hostname=host,
+                host=str(address[0]),
+                port=port,
+                family=kind,
+                proto=protocol,
+                flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
+            )
+            for kind, _, protocol, _, address in found
+        ]
+
+    async def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
 
 class GatewaySource:
@@ -50,24 +97,21 @@ class GatewaySource:
         """Raises `SourceFailed` and nothing else, after ATTEMPT_SECONDS at the latest."""
         try:
             async with asyncio.timeout(ATTEMPT_SECONDS):
-                data = await self._download(cid, meter)
+                return await self._download(cid, meter)
         except TimeoutError as error:
             raise SourceFailed(f"no whole block within {ATTEMPT_SECONDS:g} s") from error
-        except (aiohttp.ClientError, OSError) as error:
-            raise SourceFailed(f"{type(error).__name__}: {error}"[:_MAX_SHOWN]) from error
-        try:
-            if len(data) <= _HASH_INLINE_BYTES:
-                return verify_block(cid, data)
-            return await asyncio.to_thread(verify_block, cid, data)
         except CodecError as error:
             raise SourceFailed(f"wrong bytes: {error}") from error
+        # ValueError: what a host name that is none makes of the libraries below
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise SourceFailed(f"{type(error).__name__}: {error}"[:_MAX_SHOWN]) from error
 
-    async def _download(self, cid: Cid, meter: Meter) -> bytes:
+    async def _download(self, cid: Cid, meter: Meter) -> Block:
         url = _gateway_url(self._base_url, cid)
         # A redirect would lead to a host that no operator registered.
         async with self._session.get(url, allow_redirects=False) as response:
             _check_head(response)
-            return await _read_body(response, meter)
+            return await _read_body(response, cid, meter)
 
 
 def _gateway_url(base_url: str, cid: Cid) -> URL:
@@ -95,12 +139,12 @@ def _check_head(response: aiohttp.ClientResponse) -> None:
         raise SourceFailed(f"Content-Length over {MAX_BLOCK_BYTES}")
 
 
-async def _read_body(response: aiohttp.ClientResponse, meter: Meter) -> bytes:
-    """Whatever the head promised, at most MAX_BLOCK_BYTES and a little are ever held."""
-    pieces: list[bytes] = []
+async def _read_body(response: aiohttp.ClientResponse, cid: Cid, meter: Meter) -> Block:
+    """Whatever the head promised, at most MAX_BLOCK_BYTES and a little are ever held. Raises `CodecError`."""
+    incoming = IncomingBlock(cid)
     async for piece in response.content.iter_any():
-        pieces.append(piece)
-        meter.received_bytes += len(piece)
-        if meter.received_bytes > MAX_BLOCK_BYTES:
+        incoming.add(piece)
+        meter.received_bytes = incoming.size
+        if incoming.size > MAX_BLOCK_BYTES:
             raise SourceFailed(f"body over {MAX_BLOCK_BYTES} bytes")
-    return b"".join(pieces)
+    return incoming.finish()

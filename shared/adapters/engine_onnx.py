@@ -90,15 +90,15 @@ class OnnxEngine:
     async def load(self, model_hash: Digest, model: bytes) -> None:
         """Raises `ModelMismatch` for other bytes, `InferenceFailed` for bytes that are no model of one file, are over
         the budget, or that the runtime refuses."""
-        if model_hash in self._sessions:
-            self._sessions.move_to_end(model_hash)
-            return
         if len(model) > self._max_loaded_bytes:
             raise InferenceFailed(f"a model of {len(model)} bytes, at most {self._max_loaded_bytes} may be loaded")
         options = self._session_options()
         seconds = self._timeout_seconds + len(model) / SLOWEST_LOAD_BYTES_PER_SECOND
+        known = self._sessions.get(model_hash)
         session = await self._in_thread(
-            lambda: self._open(model_hash, model, options), lambda: options.set_load_cancellation_flag(True), seconds
+            lambda: self._open(model_hash, model, options, known),
+            lambda: options.set_load_cancellation_flag(True),
+            seconds,
         )
         self._keep(model_hash, session)
 
@@ -157,10 +157,12 @@ class OnnxEngine:
         if not future.cancelled():
             future.exception()  # seen, also when whoever waited for it has gone
 
-    def _open(self, model_hash: Digest, model: bytes, options: Any) -> _Session:
+    def _open(self, model_hash: Digest, model: bytes, options: Any, known: _Session | None) -> _Session:
         """In the pool: hashing and optimising a large model takes seconds."""
         if hashlib.sha256(model).digest() != model_hash:
             raise ModelMismatch(f"the model's bytes do not have the hash {model_hash.hex()}")
+        if known is not None:
+            return known
         try:
             check_onnx(model)
         except CodecError as error:
@@ -179,6 +181,7 @@ class OnnxEngine:
     def _keep(self, model_hash: Digest, session: _Session) -> None:
         """The newest goes in, the least recently used go out; a run that has one of those finishes."""
         self._sessions[model_hash] = session
+        self._sessions.move_to_end(model_hash)
         self._fingerprints[model_hash] = session.fingerprint
         self._fingerprints.move_to_end(model_hash)
         while sum(kept.size for kept in self._sessions.values()) > self._max_loaded_bytes:

@@ -30,7 +30,7 @@ _CODEC = {prefix: codec for codec, prefix in _PREFIX.items()}
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Bytes that hash to `cid`. Only `make_block` and `verify_block` make one, so whoever holds it need not check."""
+    """Bytes that hash to `cid`. Only `make_block`, `verify_block` and `IncomingBlock` make one, so whoever holds it need not check."""
 
     cid: Cid
     data: bytes
@@ -43,9 +43,29 @@ def make_block(codec: Codec, data: bytes) -> Block:
 
 def verify_block(cid: Cid, data: bytes) -> Block:
     """A stranger's bytes as a block. Raises `CodecError` when they do not hash to `cid`."""
-    if hashlib.sha256(data).digest() != parse_cid(cid)[1]:
-        raise CodecError(f"{len(data)} bytes do not hash to {cid}")
-    return Block(cid, data)
+    incoming = IncomingBlock(cid)
+    incoming.add(data)
+    return incoming.finish()
+
+
+class IncomingBlock:
+    """A stranger's bytes that come in pieces, hashed as they come: no large block holds anybody up at its end."""
+
+    def __init__(self, cid: Cid) -> None:
+        self._cid, self._hash = cid, hashlib.sha256()
+        self._pieces: list[bytes] = []
+        self.size = 0
+
+    def add(self, piece: bytes) -> None:
+        self._hash.update(piece)
+        self._pieces.append(piece)
+        self.size += len(piece)
+
+    def finish(self) -> Block:
+        """Raises `CodecError`, as `verify_block`."""
+        if self._hash.digest() != parse_cid(self._cid)[1]:
+            raise CodecError(f"{self.size} bytes do not hash to {self._cid}")
+        return Block(self._cid, b"".join(self._pieces))
 
 
 def parse_cid(text: str) -> tuple[Codec, bytes]:

@@ -37,23 +37,22 @@ class Sampler:
         return int(np.where(allowed >= self._boundary(allowed), perturbed, -math.inf).argmax())
 
     def miss(self, logits: Logits, position: int, token: int, margin: float) -> float:
-        """By how many logits `token` misses being the pick; 0 for the pick itself.
+        """By how many logits `token` misses being the pick; 0 for the pick itself, infinite for the banned one.
 
         Two honest runs may disagree by up to half of `margin` on each logit, so either may move a token over the top-k
-        boundary. Only tokens that are kept with certainty compete, those `margin` above the first excluded one; were
-        all near the boundary dropped instead, a forger could claim what they beat. A token outside the kept set is
-        charged its distance to the boundary.
+        boundary. Only tokens that every honest run keeps compete: those `margin` above the one that comes next after
+        the kept. Were all tokens near the boundary dropped instead, a forger could claim what they beat. A token
+        outside the kept set is charged its distance to the boundary.
         """
+        if token == self.banned:
+            return math.inf
         allowed = self._allowed(logits)
         if self.temperature == 0:
             return float(allowed.max() - allowed[token])
-        boundary = self._boundary(allowed)
-        excluded = allowed[allowed < boundary]
-        first_excluded = excluded.max() if len(excluded) else -math.inf
-        certain = (allowed >= boundary) & (allowed >= first_excluded + margin) & (allowed > -math.inf)
         perturbed = allowed + self.temperature * gumbel(self.task_id, position, len(allowed))
-        best = perturbed[certain].max() if certain.any() else -math.inf
-        return float(max(0.0, best - perturbed[token], boundary - allowed[token]))
+        certain = allowed >= self._highest(allowed, self.top_k + 1) + margin
+        best = perturbed[certain].max(initial=-math.inf)
+        return float(max(0.0, best - perturbed[token], self._boundary(allowed) - allowed[token]))
 
     def _allowed(self, logits: Logits) -> Float64:
         allowed = logits.astype(np.float64)
@@ -62,17 +61,21 @@ class Sampler:
 
     def _boundary(self, logits: Float64) -> float:
         """The lowest logit that is kept."""
-        if self.top_k == 0 or self.top_k >= len(logits):
+        return self._highest(logits, self.top_k)
+
+    def _highest(self, logits: Float64, rank: int) -> float:
+        """The logit of this rank (1 for the highest), where equals have ranks of their own; -inf where none is cut."""
+        if self.top_k == 0 or rank > len(logits):
             return -math.inf
-        return float(np.partition(logits, -self.top_k)[-self.top_k])
+        return float(np.partition(logits, -rank)[-rank])
 
 
 def gumbel(task_id: Digest, position: int, count: int) -> Float64:
     """`count` standard Gumbel variates, the same on every machine up to the last bits of a logarithm.
 
-    Philox4x64-10, counter 0, its key the first 16 bytes of SHA-256(task id ‖ position, 8 bytes big-endian) as a
-    big-endian number; the upper 53 bits of each word, centred, are the uniform variate. Raw words, because numpy keeps
-    those for ever and the streams of its distributions not.
+    Philox4x64-10, its counter 1 for the first block, its key the first 16 bytes of SHA-256(task id ‖ position, 8 bytes
+    big-endian) as a big-endian number; the upper 53 bits of each word, centred, are the uniform variate. Raw words,
+    because numpy keeps those for ever and the streams of its distributions not.
     """
     digest = hashlib.sha256(task_id + position.to_bytes(8, "big")).digest()
     words = np.random.Philox(key=int.from_bytes(digest[:16], "big")).random_raw(count)

@@ -37,9 +37,11 @@ _BUILT_IN = {bytes.fromhex("08c379a0"): ("Error", ["string"]), bytes.fromhex("4e
 
 def _lenient() -> ABICodec:
     """Anybody may register an endpoint that is not UTF-8; one who does must not blind all others."""
-    types = registry.copy()
+    types = registry.copy()  # type: ignore[no-untyped-call]
+    is_string = BaseEquals("string")  # type: ignore[no-untyped-call]
+    decoder = StringDecoder(handle_string_errors="replace")  # type: ignore[no-untyped-call]
     types.unregister("string")
-    types.register(BaseEquals("string"), TextStringEncoder, StringDecoder(handle_string_errors="replace"), "string")
+    types.register(is_string, TextStringEncoder, decoder, label="string")
     return ABICodec(types)
 
 

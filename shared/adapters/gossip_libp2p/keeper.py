@@ -116,8 +116,8 @@ class Keeper:
                 self._pubsub._schedule_peer_stream_retry(peer)
 
     async def _disconnect(self, peer: ID) -> None:
-        with trio.move_on_after(limits.HANDSHAKE_SECONDS):
-            await self._swarm.close_peer(peer)
+        for connection in self._swarm.get_connections(peer):
+            await self._swarm.hang_up(connection)
 
     async def _dial(self, key: PeerKey, redial: Redial) -> None:
         try:

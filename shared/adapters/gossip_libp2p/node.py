@@ -83,7 +83,7 @@ class Node:
         with trio.move_on_after(limits.HANG_UP_SECONDS):
             async with trio.open_nursery() as nursery:
                 for connection in self._swarm.get_connections():
-                    nursery.start_soon(connection.close)
+                    nursery.start_soon(self._swarm.hang_up, connection)
 
     def _snapshot(self) -> Snapshot:
         pubsub = self._pubsub
@@ -125,7 +125,7 @@ def _build_swarm(secret: bytes, members: Members, counters: Counters) -> MemberS
         identity,
         peers,
         TransportUpgrader(
-            noise_only(key_pair, lambda peer: members.is_welcome(peer) and swarm.has_room_for(peer)),
+            noise_only(key_pair, members.is_welcome),
             {TProtocol(YAMUX): BoundedYamux},
         ),
         transports=[TCP()],

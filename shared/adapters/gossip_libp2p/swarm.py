@@ -8,7 +8,7 @@ from typing import Any
 
 import structlog
 import trio
-from libp2p.abc import IListener, IMuxedConn, INetStream
+from libp2p.abc import IListener, IMuxedConn, INetConn, INetStream
 from libp2p.host.basic_host import BasicHost
 from libp2p.identity.identify_push.identify_push import ID_PUSH
 from libp2p.io.abc import ReadWriteCloser
@@ -88,8 +88,19 @@ class MemberSwarm(Swarm):
             self.listeners[str(maddr)] = listener
         return True
 
-    def has_room_for(self, peer: ID) -> bool:
-        return len(self.get_connections(peer)) < limits.MAX_CONNECTIONS_PER_PEER
+    def _trim_connections(self, peer_id: ID) -> None:
+        # D38: stock lets a peer have any number of connections for twenty seconds, then closes the least used. The
+        # newest ones are the likeliest to live.
+        connections = self.connections[peer_id]
+        keep = limits.MAX_CONNECTIONS_PER_PEER
+        for connection in connections[:-keep]:
+            self.manager.run_task(self.hang_up, connection)
+        self.connections[peer_id] = connections[-keep:]
+
+    async def hang_up(self, connection: INetConn) -> None:
+        """The socket first: whatever libp2p still wants to say on the way could block on a peer that does not read."""
+        await connection.muxed_conn.secured_conn.close()  # type: ignore[attr-defined]
+        await connection.close()
 
     async def _on_incoming(self, stream: ReadWriteCloser) -> None:
         """Returns when the connection is over: the listener then closes the socket."""

@@ -63,6 +63,9 @@ def configured() -> Iterator[Lines]:
 def reconfigure(**changes: Any) -> Lines:
     lines = Lines()
     log.configure(LogConfig(**changes), "attester", OPERATOR, lines)
+    # pytest's own handler would keep what is logged for its report, and half surrogates break xdist's.
+    root = logging.getLogger()
+    root.handlers[:] = [handler for handler in root.handlers if isinstance(handler, log._Handler)]
     return lines
 
 
@@ -169,6 +172,24 @@ def test_libp2p_imported_late_writes_our_lines() -> None:
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=True)
     events = [json.loads(line)["event"] for line in done.stderr.splitlines()]
     assert "dial failed" in events
+
+
+def test_a_handler_that_passes_a_librarys_lines_on_does_not_hear_itself(configured: Lines) -> None:
+    class Forwarder(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            structlog.get_logger("library").warning(record.getMessage())
+
+    library = logging.getLogger("library")
+    library.propagate, forwarder = False, Forwarder()
+    library.addHandler(forwarder)
+    library.warning("dial failed")
+    library.removeHandler(forwarder)
+    assert configured.one()["logger"] == "poi.library"
+
+
+def test_a_logger_without_a_name_is_ours(configured: Lines) -> None:
+    structlog.get_logger().info("hello")
+    assert configured.one()["logger"] == "poi"
 
 
 def test_the_last_call_of_configure_counts(configured: Lines) -> None:

@@ -1,0 +1,118 @@
+"""`poi testnet`: start it, drive it, show it, end it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shlex
+import signal
+import tempfile
+import time
+from pathlib import Path
+
+import msgspec
+from rich.console import Console
+from rich.live import Live
+
+from poi.client import PoiClient
+from poi.testnet.drive import Run, drive
+from poi.testnet.network import PERFORMER, LocalNetwork, open_network
+from poi.testnet.plan import Errand, plan
+from poi.testnet.report import print_summary, stake_table, task_table, write_json
+from shared.crypto.ecdsa import SecretKey
+from shared.types import Address
+
+FAILED = 1
+DEMO_DEADLINE_SECONDS = 12 * 3600
+DEMO_KEY = SecretKey(b"\x42" * 32)
+
+
+def main(
+    operators: int, tasks: int, cheats: int, json_path: Path | None, keep_running: bool, folder: Path | None = None
+) -> int:
+    """The exit code: 0 only if the chain approved every honest task, and rejected and slashed every lie.
+
+    `folder` keeps the nodes' keys, data and logs; without it they go with the network.
+    """
+    console, errands = Console(), plan(tasks, cheats)
+    with contextlib.ExitStack() as stack:
+        if folder is None:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="poi-testnet-")))
+        return asyncio.run(_main(console, folder, operators, errands, json_path, keep_running))
+
+
+async def _main(
+    console: Console, folder: Path, operators: int, errands: list[Errand], json_path: Path | None, keep_running: bool
+) -> int:
+    started = time.monotonic()
+    _end_on_signals()
+
+    def say(text: str) -> None:
+        console.print(f"[dim]{time.monotonic() - started:5.1f} s[/dim]  {text}", highlight=False)
+
+    async with open_network(folder, operators, say) as network:
+        before = await _stakes(network)
+        runs = [Run(errand) for errand in errands]
+        await _drive_live(console, network, runs)
+        after = await _stakes(network)
+        wall_seconds = time.monotonic() - started
+        if not console.is_terminal:
+            console.print(task_table(runs))
+        console.print(stake_table(network, before, after))
+        print_summary(console, runs, wall_seconds)
+        if json_path is not None:
+            write_json(json_path, network, runs, (before, after), wall_seconds)
+        if keep_running:
+            await _stay(console, network)
+        return 0 if all(run.is_as_expected for run in runs) else FAILED
+
+
+def _end_on_signals() -> None:
+    """SIGINT and SIGTERM cancel this task, whose contexts end everything they started."""
+    task = asyncio.current_task()
+    if task is not None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+
+
+async def _drive_live(console: Console, network: LocalNetwork, runs: list[Run]) -> None:
+    """A table that fills itself on a terminal, a line for each step elsewhere."""
+    if not console.is_terminal:
+        await drive(network, runs, lambda run: console.print(f"  {run.errand.kind}, {run.errand.asked}: {run.stage}"))
+        return
+    with Live(task_table(runs), console=console, refresh_per_second=8) as live:
+        await drive(network, runs, lambda _: live.update(task_table(runs)))
+
+
+async def _stakes(network: LocalNetwork) -> dict[Address, int]:
+    return {operator.address: operator.stake_wei for operator in await network.reader.operators()}
+
+
+async def _stay(console: Console, network: LocalNetwork) -> None:
+    console.print("\nIt stays up until Ctrl-C.")
+    console.print(f"  chain      {network.chain_url}  (attestation center 0x{network.deployment.center.hex()})")
+    for member in network.members:
+        console.print(f"  {member.name:<10} {member.url}")
+    console.print("\nA signed request of your own to try (again is the same task):\n")
+    console.print(await _curl(network), soft_wrap=True, highlight=False, markup=False)
+    await asyncio.Event().wait()
+
+
+async def _curl(network: LocalNetwork) -> str:
+    """A line that works: a signed digit request, and its task's id to ask for."""
+    url = network.member(PERFORMER).url
+    errand = plan(1, 0)[0]
+    async with PoiClient(url, DEMO_KEY) as client:
+        task_id, call = await client.prepare(
+            network.definitions[errand.model],
+            errand.document,
+            errand.parameters,
+            deadline_seconds=DEMO_DEADLINE_SECONDS,
+        )
+    request = {"jsonrpc": "2.0", "id": 1, "method": "poi_requestInference", "params": call}
+    wait = {"taskId": f"0x{task_id.hex()}", "waitFor": "final"}
+    ask = {"jsonrpc": "2.0", "id": 2, "method": "poi_getTask", "params": wait}
+    return "\n\n".join(
+        f"curl -s {url} -H 'Content-Type: application/json' -d {shlex.quote(msgspec.json.encode(body).decode())}"
+        for body in (request, ask)
+    )

@@ -1,0 +1,108 @@
+"""Sends the errands through the doors, as a dApp does, and follows each to the chain."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from poi.client import PoiClient
+from poi.testnet.lies import lie_of
+from poi.testnet.network import LIAR, PERFORMER, LocalNetwork
+from poi.testnet.plan import Errand
+from poi.testnet.readback import ChainReader, OnChain
+from shared.crypto.ecdsa import SecretKey
+from shared.errors import PoiError
+from shared.types import Digest, SlashExecuted, Verdict
+
+PARALLEL = 4  # a few dApps at once, so that approvals meet in batches
+TASK_SECONDS = 60.0
+SLASH_SECONDS = 30.0
+
+
+@dataclass
+class Run:
+    """One errand and what became of it."""
+
+    errand: Errand
+    stage: str = "waiting"
+    task_id: Digest | None = None
+    view: dict[str, Any] = field(default_factory=dict)
+    on_chain: OnChain | None = None
+    slash: SlashExecuted | None = None
+    failure: str | None = None
+
+    @property
+    def is_as_expected(self) -> bool:
+        """Honest: approved on chain. A lie: rejected on chain, and stake of the liar gone for it."""
+        if self.on_chain is None:
+            return False
+        if self.errand.lie is None:
+            return self.on_chain.verdict is Verdict.VALID
+        return self.on_chain.verdict is Verdict.INVALID and self.slash is not None and self.slash.amount_wei > 0
+
+
+async def drive(network: LocalNetwork, runs: list[Run], changed: Callable[[Run], None]) -> None:
+    """Until every errand has ended one way or the other. `changed` is called at every new stage."""
+    chain = ChainReader(network)
+    key = SecretKey(secrets.token_bytes(32))
+    slots = asyncio.Semaphore(PARALLEL)
+    async with (
+        PoiClient(network.member(PERFORMER).url, key) as honest,
+        PoiClient(network.member(LIAR).url, key) as liar,
+    ):
+
+        async def one(run: Run) -> None:
+            async with slots:
+                try:
+                    await _send(network, honest if run.errand.lie is None else liar, chain, run, changed)
+                except PoiError as error:
+                    run.failure = str(error)
+                    _stage(run, "failed", changed)
+
+        reading = asyncio.create_task(chain.run())
+        try:
+            await asyncio.gather(*map(one, runs))
+            if reading.done():
+                reading.result()
+        finally:
+            reading.cancel()
+
+
+async def _send(
+    network: LocalNetwork, client: PoiClient, chain: ChainReader, run: Run, changed: Callable[[Run], None]
+) -> None:
+    call = await _prepare(network, client, run)
+    run.task_id = await client.send(call)
+    _stage(run, "performing", changed)
+    run.view = await client.wait(run.task_id, until="certified", timeout_seconds=TASK_SECONDS)
+    _stage(run, "certified" if run.view["certificate"] else "no certificate", changed)
+    run.view = await client.wait(run.task_id, timeout_seconds=TASK_SECONDS)
+    run.on_chain = await chain.wait_settled(run.task_id, TASK_SECONDS)
+    _stage(run, _settled_stage(run), changed)
+    if run.errand.lie is not None and run.on_chain is not None and run.on_chain.verdict is Verdict.INVALID:
+        run.slash = await chain.wait_slashed(run.task_id, SLASH_SECONDS)
+        _stage(run, "slashed" if run.slash else "rejected", changed)
+
+
+async def _prepare(network: LocalNetwork, client: PoiClient, run: Run) -> dict[str, Any]:
+    """A signed call; for a lie, one whose task id makes the liar tell the planned one."""
+    while True:
+        errand = run.errand
+        definition = network.definitions[errand.model]
+        task_id, call = await client.prepare(definition, errand.document, errand.parameters)
+        if errand.lie is None or lie_of(task_id) is errand.lie:
+            return call
+
+
+def _settled_stage(run: Run) -> str:
+    if run.on_chain is None:
+        return "not settled"
+    return "approved" if run.on_chain.verdict is Verdict.VALID else "rejected"
+
+
+def _stage(run: Run, stage: str, changed: Callable[[Run], None]) -> None:
+    run.stage = stage
+    changed(run)

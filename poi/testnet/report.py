@@ -1,0 +1,142 @@
+"""What a person sees of the local network, and the same figures as JSON."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from poi.testnet.drive import Run
+from poi.testnet.network import ETHER, LocalNetwork
+from shared.types import Address, Verdict
+
+GWEI_PER_ETHER = 10**9
+STYLES = {"approved": "green", "slashed": "red", "rejected": "red"}
+VERDICTS = {Verdict.VALID: "approved", Verdict.INVALID: "rejected"}
+ANSWER_CHARACTERS = 34
+
+
+def task_table(runs: list[Run]) -> Table:
+    """One row a task; powers in ether of stake."""
+    table = Table(title="Tasks", title_justify="left", header_style="bold")
+    for name in ("task", "model", "asked", "answer"):
+        table.add_column(name, overflow="ellipsis", no_wrap=True)
+    for name in ("votes for : against", "verdict", "certificate", "settled", "gas"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for run in runs:
+        table.add_row(*_cells(run), style=STYLES.get(run.stage) if run.errand.lie else None)
+    return table
+
+
+def stake_table(network: LocalNetwork, before: dict[Address, int], after: dict[Address, int]) -> Table:
+    """One row an operator, in ether."""
+    table = Table(title="Stake (ether)", title_justify="left", header_style="bold")
+    table.add_column("operator")
+    table.add_column("address")
+    for name in ("before", "after", "slashed"):
+        table.add_column(name, justify="right")
+    for member in network.members:
+        lost = before[member.address] - after[member.address]
+        cells = (f"{before[member.address] / ETHER:.4f}", f"{after[member.address] / ETHER:.4f}")
+        slashed = f"-{lost / ETHER:.4f}" if lost else ""
+        table.add_row(member.name, f"0x{member.address.hex()}", *cells, slashed, style="red" if lost else None)
+    return table
+
+
+def print_summary(console: Console, runs: list[Run], wall_seconds: float) -> None:
+    honest = [run for run in runs if run.errand.lie is None]
+    lies = [run for run in runs if run.errand.lie is not None]
+    approved = sum(run.is_as_expected for run in honest)
+    caught = sum(run.is_as_expected for run in lies)
+    console.print(
+        f"{approved} of {len(honest)} honest tasks approved, {caught} of {len(lies)} lies rejected and slashed, "
+        f"read back from the chain, in {wall_seconds:.1f} s"
+    )
+    for run in runs:
+        if not run.is_as_expected:
+            why = run.failure or run.view.get("failure") or f"ended as {run.stage}"
+            console.print(f"  {run.errand.kind}, {run.errand.asked}: {why}", style="red")
+
+
+def write_json(
+    path: Path,
+    network: LocalNetwork,
+    runs: list[Run],
+    stakes: tuple[dict[Address, int], dict[Address, int]],
+    wall_seconds: float,
+) -> None:
+    """The figures of both tables."""
+    before, after = stakes
+    document = {
+        "tasks": [_task_json(run) for run in runs],
+        "operators": [
+            {
+                "address": f"0x{member.address.hex()}",
+                "role": member.role,
+                "stake_before_wei": before[member.address],
+                "stake_after_wei": after[member.address],
+            }
+            for member in network.members
+        ],
+        "chain_id": network.deployment.chain_id,
+        "wall_s": round(wall_seconds, 3),
+    }
+    path.write_text(json.dumps(document, indent=2) + "\n")
+
+
+def _task_json(run: Run) -> dict[str, Any]:
+    votes, timings = run.view.get("votes") or {}, run.view.get("timings") or {}
+    return {
+        "task_id": f"0x{run.task_id.hex()}" if run.task_id else None,
+        "kind": run.errand.kind,
+        "honest": run.errand.lie is None,
+        "verdict": VERDICTS[run.on_chain.verdict] if run.on_chain else None,
+        "valid_power": votes.get("validPower"),
+        "invalid_power": votes.get("invalidPower"),
+        "total_power": votes.get("totalPower"),
+        "certificate_ms": timings.get("certificateMs"),
+        "settle_ms": timings.get("settledMs"),
+        "gas": run.on_chain.gas if run.on_chain else None,
+    }
+
+
+def _cells(run: Run) -> tuple[str, ...]:
+    timings = run.view.get("timings") or {}
+    gas = f"{run.on_chain.gas:,}" if run.on_chain else ""
+    if run.on_chain and run.on_chain.batch_size:
+        gas += f" (1/{run.on_chain.batch_size})"
+    return (
+        run.task_id.hex()[:8] if run.task_id else "",
+        run.errand.kind,
+        run.errand.asked,
+        _answer(run.view.get("result")),
+        _votes(run.view.get("votes")),
+        run.stage,
+        _milliseconds(timings.get("certificateMs")),
+        _milliseconds(timings.get("settledMs")),
+        gas,
+    )
+
+
+def _answer(result: dict[str, Any] | None) -> str:
+    if result is None:
+        return ""
+    if result["kind"] == "classify":
+        return f"a {result['label']}"
+    text = " ".join(str(result.get("text", "")).split())
+    return f"“{text[:ANSWER_CHARACTERS]}”"
+
+
+def _votes(votes: dict[str, Any] | None) -> str:
+    if votes is None:
+        return ""
+    return ":".join(f"{votes[name] / GWEI_PER_ETHER:g}" for name in ("validPower", "invalidPower")) + (
+        f" of {votes['totalPower'] / GWEI_PER_ETHER:g}"
+    )
+
+
+def _milliseconds(value: float | None) -> str:
+    return "" if value is None else f"{value:,.0f} ms"

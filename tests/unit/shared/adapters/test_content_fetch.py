@@ -1,0 +1,327 @@
+"""Fetching from gateways that lie, stall, flood and vanish: never a wrong byte, never a hang, always a cause."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import socket
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, suppress
+
+import aiohttp
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from shared.adapters import content_fetch
+from shared.adapters.content_fetch import GatewaySource, open_session
+from shared.adapters.content_gateway import RAW, Gateway
+from shared.adapters.content_hedge import Meter, SourceFailed
+from shared.adapters.content_read import ContentReader
+from shared.constants import MAX_BLOCK_BYTES
+from shared.content.cid import Block
+from shared.errors import ContentUnavailable
+from shared.types import Cid
+from tests.content_support import LIMIT_SECONDS, OPERATORS, Blocks, serving, talking, until
+
+Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+CONTENT = b"content" * 1000
+CID = Blocks().leaf(CONTENT)
+LIAR, HONEST, _ = OPERATORS
+
+
+def head(*lines: str, status: str = "200 OK", content_type: str = RAW) -> bytes:
+    return "\r\n".join([f"HTTP/1.1 {status}", f"Content-Type: {content_type}", *lines, "", ""]).encode()
+
+
+def answer(body: bytes, *lines: str, status: str = "200 OK", content_type: str = RAW) -> Talk:
+    """An orderly answer, whatever it says."""
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(head(f"Content-Length: {len(body)}", *lines, status=status, content_type=content_type) + body)
+        await writer.drain()
+
+    return talk
+
+
+def bytes_of(raw: bytes) -> Talk:
+    """Just these bytes, and the connection closes."""
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(raw)
+        await writer.drain()
+
+    return talk
+
+
+def endless(start: bytes, again: bytes, seconds: float = 0.0) -> Talk:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(start)
+        while True:
+            writer.write(again)
+            await writer.drain()
+            await asyncio.sleep(seconds)
+
+    return talk
+
+
+async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await asyncio.get_running_loop().create_future()
+
+
+CHUNK = b"10000\r\n" + bytes(0x10000) + b"\r\n"
+# who, and what is said of it
+LIARS: dict[str, tuple[Talk, str]] = {
+    "wrong bytes": (answer(CONTENT[:-1] + b"!"), "wrong bytes"),
+    "no bytes": (answer(b""), "wrong bytes"),
+    "bytes added": (answer(CONTENT + b"!"), "wrong bytes"),
+    "a page with status 200": (answer(b"<html>", content_type="text/html"), "Content-Type 'text/html'"),
+    "a page that says it is raw": (answer(b"<html>not found</html>"), "wrong bytes"),
+    "a CAR": (answer(b"car", content_type="application/vnd.ipld.car"), "Content-Type 'application/vnd.ipld.car'"),
+    "an absurd type": (answer(CONTENT, content_type="x/" + "y" * 5000), "Content-Type 'x/yyy"),
+    "a redirect": (answer(b"", "Location: http://127.0.0.1:1/", status="302 Found"), "HTTP status 302"),
+    "a part": (answer(CONTENT, status="206 Partial Content"), "HTTP status 206"),
+    "not here": (answer(b"", status="404 Not Found"), "does not have it (404)"),
+    "too busy": (answer(b"", status="429 Too Many Requests"), "HTTP status 429"),
+    "broken": (answer(b"", status="500 Oops"), "HTTP status 500"),
+    "a bomb": (answer(gzip.compress(bytes(1 << 20)), "Content-Encoding: gzip"), "compressed"),
+    "an endless body": (endless(head("Transfer-Encoding: chunked"), CHUNK), f"body over {MAX_BLOCK_BYTES} bytes"),
+    "an endless body to the end": (endless(head("Connection: close"), CHUNK), f"body over {MAX_BLOCK_BYTES} bytes"),
+    "an enormous length": (bytes_of(head("Content-Length: 99999999999")), f"Content-Length over {MAX_BLOCK_BYTES}"),
+    "a length that is none": (bytes_of(head("Content-Length: -1")), "Content-Length"),
+    "two lengths": (bytes_of(head("Content-Length: 7000", "Content-Length: 7") + CONTENT), "Content-Length"),
+    "less than promised": (bytes_of(head("Content-Length: 7000") + CONTENT[:100]), "ClientPayloadError"),
+    "a cut chunk": (bytes_of(head("Transfer-Encoding: chunked") + CHUNK[:100]), "ClientPayloadError"),
+    "a chunk that is none": (bytes_of(head("Transfer-Encoding: chunked") + b"zz\r\n"), "Error"),
+    "endless headers": (endless(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n" * 1000), "Error"),
+    "an endless header": (endless(b"HTTP/1.1 200 OK\r\nX: ", b"y" * 10000), "Error"),
+    "no HTTP": (bytes_of(b"SSH-2.0-OpenSSH_9.2\r\n"), "Error"),
+    "a closed door": (bytes_of(b""), "ServerDisconnectedError"),
+    "silence": (hang, "no whole block within 1 s"),
+    "a body that never comes": (endless(head("Content-Length: 7000"), b"", 0.05), "no whole block within 1 s"),
+    "a slow drip": (endless(head("Content-Length: 7000"), b"c", 0.05), "no whole block within 1 s"),
+    "slow headers": (endless(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n", 0.05), "no whole block within 1 s"),
+}
+
+
+FRAGMENTS = [
+    b"HTTP/1.1 200 OK\r\n",
+    b"HTTP/1.0 200\r\n",
+    b"HTTP/1.1 100 Continue\r\n\r\n",
+    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n",
+    f"Content-Type: {RAW}\r\n".encode(),
+    b"Content-Type: ;;==\r\n",
+    b"Content-Type: text/html; charset=\xff\r\n",
+    b"Content-Length: 7000\r\n",
+    b"Content-Length: 1e3\r\n",
+    b"Content-Encoding: br\r\n",
+    b"Transfer-Encoding: chunked\r\n",
+    b"Transfer-Encoding: gzip, chunked\r\n",
+    b"Set-Cookie: ;=;\r\n",
+    b"Location: http://[\r\n",
+    b"Connection: close\r\n",
+    b"\r\n",
+    b"1b58\r\n",
+    b"0\r\n\r\n",
+    b"-1\r\n",
+    CONTENT,
+]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def patience() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(content_fetch, "ATTEMPT_SECONDS", 1.0)
+        yield
+
+
+@pytest.fixture
+async def session() -> AsyncIterator[aiohttp.ClientSession]:
+    async with open_session() as session:
+        yield session
+
+
+class NoBlocks:
+    """The local blocks of a node that keeps nothing."""
+
+    async def read(self, cid: Cid) -> Block | None:
+        return None
+
+    async def write(self, block: Block) -> None:
+        assert block.data == CONTENT
+
+    async def pin(self, root: Cid, size_bytes: int) -> None:
+        assert root == CID
+
+
+@pytest.mark.parametrize(("talk", "cause"), LIARS.values(), ids=LIARS)
+async def test_a_liar_is_a_cause_and_nothing_else(session, talk, cause):
+    started = time.monotonic()
+    async with talking(talk) as url:
+        source = GatewaySource(session, "liar", url)
+        with pytest.raises(SourceFailed) as failed:
+            await source.fetch(CID, Meter())
+    assert cause in str(failed.value)
+    assert len(str(failed.value)) < 200
+    assert time.monotonic() - started < 10
+
+
+@pytest.mark.parametrize(("talk", "cause"), LIARS.values(), ids=LIARS)
+async def test_beside_a_liar_the_honest_gateway_is_enough(session, talk, cause):
+    blocks = Blocks()
+    blocks.leaf(CONTENT)
+
+    async def read(cid: Cid) -> Block | None:
+        return blocks.get(cid)
+
+    async with AsyncExitStack() as stack:
+        urls = {
+            LIAR: await stack.enter_async_context(talking(talk)),
+            HONEST: await stack.enter_async_context(serving(Gateway(read).routes())),
+        }
+        sources = {operator: GatewaySource(session, operator.hex(), url) for operator, url in urls.items()}
+        reader = ContentReader(NoBlocks(), lambda: sources)
+        assert await reader.get(CID, max_bytes=7000, timeout_seconds=10, prefer=LIAR) == CONTENT
+        await reader.close()
+
+
+async def test_a_redirect_is_not_followed_even_to_the_content(session):
+    async with AsyncExitStack() as stack:
+        honest = await stack.enter_async_context(talking(answer(CONTENT)))
+        away = answer(b"", f"Location: {honest}/ipfs/{CID}", status="307 Temporary Redirect")
+        url = await stack.enter_async_context(talking(away))
+        with pytest.raises(SourceFailed, match="HTTP status 307"):
+            await GatewaySource(session, "liar", url).fetch(CID, Meter())
+
+
+async def test_a_gateway_that_is_not_there_is_a_cause(session):
+    async with talking(hang) as url:
+        pass
+    with pytest.raises(SourceFailed, match="ClientConnectorError"):
+        await GatewaySource(session, "gone", url).fetch(CID, Meter())
+
+
+URLS = [
+    "",
+    "gateway",
+    "//127.0.0.1/",
+    "file:///etc/passwd",
+    "ftp://127.0.0.1/",
+    "unix:///run/docker.sock",
+    "javascript:alert(1)",
+    "http://",
+    "http:///ipfs",
+    "http://user:password@127.0.0.1/",
+    "http://127.0.0.1/?admin=",
+    "http://127.0.0.1/#",
+    "http://127.0.0.1/#x",
+    "http://[::1",
+    "http://127.0.0.1:99999/",
+    "http://127.0.0.1:port/",
+    "http://\x00/",
+    "http://a b/",
+    "http://" + "a" * 70 + ".invalid/",
+    "http://" + "a." * 5000,
+    "http://\ud800/",
+]
+
+
+@pytest.mark.parametrize("url", URLS, ids=lambda url: ascii(url[:30]))
+async def test_a_url_that_is_no_plain_http_is_a_cause(session, url):
+    with pytest.raises(SourceFailed) as failed:
+        await GatewaySource(session, "odd", url).fetch(CID, Meter())
+    assert len(str(failed.value)) <= 120
+
+
+async def test_a_gateway_may_live_below_a_path(session):
+    asked: list[bytes] = []
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await answer(CONTENT)(reader, writer)
+
+    async def noting(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            asked.append(await reader.readuntil(b"\r\n\r\n"))
+            await talk(reader, writer)
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(noting, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        for base in (f"http://127.0.0.1:{port}/gate/way", f"http://127.0.0.1:{port}/gate/way/"):
+            block = await GatewaySource(session, "below", base).fetch(CID, Meter())
+            assert block.data == CONTENT
+    lines = [request.decode().split("\r\n") for request in asked]
+    assert [line[0] for line in lines] == [f"GET /gate/way/ipfs/{CID}?format=raw HTTP/1.1"] * 2
+    assert f"Accept: {RAW}" in lines[0]
+    assert "Accept-Encoding: identity" in lines[0]
+    assert not [line for line in lines[0] if line.startswith("Cookie")]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.sampled_from(FRAGMENTS) | st.binary(max_size=20), max_size=12), st.booleans())
+def test_whatever_a_gateway_says_a_block_or_a_cause_comes_of_it(fragments, starts_well):
+    async def main() -> None:
+        said = b"".join([b"HTTP/1.1 200 OK\r\n"] * starts_well + fragments)
+        async with open_session() as session, talking(bytes_of(said)) as url:
+            with suppress(SourceFailed):
+                assert (await GatewaySource(session, "any", url).fetch(CID, Meter())).data == CONTENT
+
+    asyncio.run(main())
+
+
+async def test_host_names_are_looked_up_in_threads_of_their_own(session, monkeypatch):
+    """A liar's name server that never answers must not hold up what else runs in threads."""
+    stuck = threading.Event()
+    looking: list[str] = []
+
+    def look_up(host: str, *_: object) -> list[object]:
+        looking.append(threading.current_thread().name)
+        stuck.wait(LIMIT_SECONDS)
+        raise socket.gaierror("no answer")
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    sources = [GatewaySource(session, "slow", f"http://{number}.invalid") for number in range(20)]
+    fetches = [asyncio.create_task(source.fetch(CID, Meter())) for source in sources]
+    await until(lambda: len(looking) == 20, "all names are looked up")
+    assert await asyncio.to_thread(lambda: "free") == "free"
+    assert all(name.startswith("gateway DNS") for name in looking)
+    stuck.set()
+    outcomes = await asyncio.gather(*fetches, return_exceptions=True)
+    assert all(isinstance(outcome, SourceFailed) for outcome in outcomes)
+
+
+async def test_cookies_are_not_kept(session):
+    async with talking(answer(CONTENT, "Set-Cookie: track=me")) as url:
+        await GatewaySource(session, "tracker", url).fetch(CID, Meter())
+        assert not list(session.cookie_jar)
+
+
+async def test_the_largest_block_is_taken_and_metered(session):
+    content = bytes(MAX_BLOCK_BYTES)
+    meter = Meter()
+    async with talking(answer(content)) as url:
+        block = await GatewaySource(session, "honest", url).fetch(Blocks().leaf(content), meter)
+    assert block.data == content
+    assert meter.received_bytes == MAX_BLOCK_BYTES
+
+
+async def test_each_gateways_failing_is_named(session):
+    async with AsyncExitStack() as stack:
+        talks = [answer(b"?"), answer(b"", status="404 Not Found"), hang]
+        sources = {
+            operator: GatewaySource(session, operator.hex()[:2], await stack.enter_async_context(talking(talk)))
+            for operator, talk in zip(OPERATORS, talks, strict=True)
+        }
+        reader = ContentReader(NoBlocks(), lambda: sources)
+        with pytest.raises(ContentUnavailable) as failed:
+            await reader.get(CID, max_bytes=7000, timeout_seconds=0.8, prefer=None)
+        await reader.close()
+    assert failed.value.causes == {
+        "01": f"wrong bytes: 1 bytes do not hash to {CID}",
+        "02": "does not have it (404)",
+        "03": "no whole block in time",
+    }
