@@ -104,16 +104,19 @@ def local_network(
 
 @app.command()
 def deploy(
-    chain_rpc: Annotated[str, typer.Option("--chain-rpc", metavar="URL", help="The chain's JSON-RPC endpoint.")],
-    keystore: KeystoreFile = Path("keystore.json"),
-    password_file: PasswordFile = None,
-    json_path: JsonFile = None,
+    config_dir: Annotated[Path, typer.Option("--config-dir", metavar="DIR", help="Keys and settings go here.")],
+    chain_rpc: Annotated[
+        str, typer.Option("--chain-rpc", metavar="URL", help="A local chain's JSON-RPC.")
+    ] = "http://chain:8545",
+    attesters: Annotated[int, typer.Option(min=4, max=32, help="Attesters.")] = 4,
+    models: Annotated[Path, typer.Option(metavar="DIR", help="Folders with card.json and model.onnx.")] = Path(
+        "models"
+    ),
 ) -> None:
-    """Put the contracts on a chain; the keystore's operator key pays."""
-    from poi import keys
+    """Put a network for containers on a local chain: contracts, operators, and a config file for each node."""
     from poi.deploy import main as run_deploy
 
-    raise typer.Exit(run_deploy(chain_rpc, keys.show(keystore, password_file), json_path))
+    raise typer.Exit(run_deploy(chain_rpc, config_dir, attesters, models))
 
 
 # --- keys ----------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Coroutine, Mapping
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -34,11 +35,14 @@ async def run_role(
 
     `methods` are the verification methods; the local testnet's liar brings its own.
     """
+    logging.configure(config.log, role, "starting")
     stop = stop or asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with open_node(config, role) as node:
         logging.configure(config.log, role, node.signer.address)
+        if role == "performer":
+            await _publish_models(node)
         duty, routes = _duty(role, node, methods)
         async with serve(
             host=config.http.host,
@@ -48,7 +52,18 @@ async def run_role(
             metrics=node.metrics.exposition,
         ) as port:
             log.info("ready", port=port, peer=node.gossip.peer_id)
-            return await _until_stopped(node, duty, stop)
+            return await _until_stopped(node, duty, stop, runs_models=role != "aggregator")
+
+
+async def _publish_models(node: Node) -> None:
+    """The operator's own models into its store, where everybody else fetches them by CID."""
+    for path in _own_models(node.config.performer.models_dir):
+        cid = await node.content.add_file(path)
+        log.info("model content", file=f"{path.parent.name}/{path.name}", cid=cid)
+
+
+def _own_models(folder: Path) -> list[Path]:
+    return [path for card in sorted(folder.glob("*/card.json")) for path in (card, card.with_name("model.onnx"))]
 
 
 def _duty(role: str, node: Node, methods: Mapping[str, Method]) -> tuple[Coroutine[Any, Any, None], list[web.RouteDef]]:
@@ -64,15 +79,16 @@ def _duty(role: str, node: Node, methods: Mapping[str, Method]) -> tuple[Corouti
             raise ConfigError(f"no role {role!r}; expected performer, attester or aggregator")
 
 
-async def _until_stopped(node: Node, duty: Coroutine[Any, Any, None], stop: asyncio.Event) -> int:
+async def _until_stopped(node: Node, duty: Coroutine[Any, Any, None], stop: asyncio.Event, *, runs_models: bool) -> int:
     """Whatever ends first ends all: a duty that dies silently would be worse than a process that does."""
     stopping = asyncio.create_task(stop.wait())
     works: set[asyncio.Future[Any]] = {
         asyncio.create_task(duty),
         asyncio.create_task(node.roster.run()),
-        asyncio.create_task(node.library.keep_ready(lambda: node.roster.current)),
         asyncio.ensure_future(node.gossip.failed),
     }
+    if runs_models:
+        works.add(asyncio.create_task(node.library.keep_ready(lambda: node.roster.current)))
     try:
         await asyncio.wait({stopping, *works}, return_when=asyncio.FIRST_COMPLETED)
         if stop.is_set():

@@ -69,13 +69,15 @@ def document_cid(content_hash: Digest) -> Cid:
 
 def decode_document(document: bytes) -> tuple[TaskCertificate, ...]:
     """Raises `CodecError`."""
+    if len(document) > MAX_DOCUMENT_BYTES:
+        raise CodecError(f"batch document: {len(document)} bytes, at most {MAX_DOCUMENT_BYTES} are allowed")
     try:
         parsed = msgspec.json.decode(document, type=_Document)
     except (msgspec.DecodeError, RecursionError) as error:
         raise CodecError(f"batch document: {error}") from None
     if parsed.version != VERSION:
         raise CodecError(f"batch document: expected version {VERSION}, got {parsed.version}")
-    return tuple(certificate_from_json(form) for form in parsed.certificates)
+    return tuple(certificate_from_json(form, f"certificates[{i}]") for i, form in enumerate(parsed.certificates))
 
 
 class _Document(msgspec.Struct, forbid_unknown_fields=True):

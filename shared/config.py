@@ -93,6 +93,7 @@ class PerformerConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     max_open_tasks: Annotated[int, integer(1, constants.MAX_OPEN_TASKS, "tasks")] = constants.MAX_OPEN_TASKS
     definitions: Annotated[tuple[int, ...], ids(65535)] = ()
+    models_dir: Annotated[Path, FILE] = Path("models")
 
     def serves(self, definition_id: int) -> bool:
         """An empty list serves every definition."""

@@ -15,6 +15,9 @@ from shared.types import Address, Cid, Digest, TaskCertificate, TaskInfo, TaskRe
 
 HEX = re.compile(r"0x(?:[0-9a-fA-F]{2})*")
 DECIMAL = re.compile(r"0|[1-9][0-9]{0,77}")
+MISSING = "missing required"
+NAMED = re.compile(rf"Object (?P<what>{MISSING}|contains unknown) field `(?P<name>.*?)`?", re.DOTALL)
+MAX_NAME_CHARACTERS = 64  # of a stranger's field name that an answer repeats
 VERDICT_NAMES = {Verdict.VALID: "valid", Verdict.INVALID: "invalid"}
 
 
@@ -97,8 +100,8 @@ def request_from_json(form: object, path: str = "request") -> TaskRequest:
         performer=Address(from_hex(parsed.performer, f"{path}.performer", 20)),
         task_definition_id=_integer(parsed.task_definition_id, f"{path}.taskDefinitionId", 16),
         model_hash=Digest(from_hex(parsed.model_hash, f"{path}.modelHash", 32)),
-        input_cid=Cid(parsed.input_cid),
-        parameters=parsed.parameters,
+        input_cid=Cid(_text(parsed.input_cid, f"{path}.inputCid")),
+        parameters=_text(parsed.parameters, f"{path}.parameters"),
         seed=Digest(from_hex(parsed.seed, f"{path}.seed", 32)),
         fee=Uint256(_integer(parsed.fee, f"{path}.fee", 256)),
         deadline=_integer(parsed.deadline, f"{path}.deadline", 64),
@@ -134,7 +137,7 @@ def certificate_from_json(form: object, path: str = "certificate") -> TaskCertif
     return TaskCertificate(
         task_info=TaskInfo(
             task_id=Digest(from_hex(info.task_id, f"{at}.taskId", 32)),
-            proof_of_task=Cid(info.proof_of_task),
+            proof_of_task=Cid(_text(info.proof_of_task, f"{at}.proofOfTask")),
             data=from_hex(info.data, f"{at}.data"),
             task_performer=Address(from_hex(info.task_performer, f"{at}.taskPerformer", 20)),
             task_definition_id=_integer(info.task_definition_id, f"{at}.taskDefinitionId", 16),
@@ -151,10 +154,22 @@ def _convert(form: object, kind: Any, path: str) -> Any:
     try:
         return msgspec.convert(form, kind)
     except msgspec.ValidationError as error:
-        # msgspec ends its messages with " - at `$.field`".
+        # msgspec ends its messages with " - at `$.field`"; a missing or an unknown field it names before that.
         said, _, at = str(error).partition(" - at `$")
         field = path + at.rstrip("`")
-        raise FieldError(field, said[0].lower() + said[1:]) from None
+        if named := NAMED.fullmatch(said):
+            is_missing, name = named["what"] == MISSING, named["name"][:MAX_NAME_CHARACTERS]
+            raise FieldError(f"{field}.{name}", "a value" if is_missing else "no field of this name") from None
+        raise FieldError(field, said.removeprefix("Expected ")) from None
+
+
+def _text(value: str, field: str) -> str:
+    # Other decoders than ours, a browser's or Python's, let lone surrogates through, which no digest can take.
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise FieldError(field, "text that UTF-8 can encode") from None
+    return value
 
 
 def _integer(value: int | str, field: str, bits: int) -> int:

@@ -63,5 +63,5 @@ def output_view(output: Output) -> dict[str, Any]:
             text = output.text.decode(errors="replace")
             return {"kind": "text", "text": text, "stop": output.stop, "tokens": list(output.tokens)}
         case TensorOutput():
-            view: dict[str, Any] = msgspec.to_builtins(output)
+            view: dict[str, Any] = msgspec.json.decode(encode_output(output))
             return view

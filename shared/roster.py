@@ -32,11 +32,15 @@ class Roster:
         object.__setattr__(self, "by_address", {operator.address: operator for operator in self.operators})
 
     def author(self, origin: PeerKey, role: Role) -> Operator:
-        """The operator behind a gossip origin. Raises `Ignore` for strangers and for other roles."""
+        """The operator behind a gossip origin. Raises `Ignore` for strangers, for other roles, and for who left."""
         operator = self.by_peer.get(origin)
-        if operator is None or role not in operator.roles:
+        if operator is None or role not in operator.roles or not self._counts(operator):
             raise Ignore(f"origin is not a registered {(role.name or '').lower()}")
         return operator
+
+    def _counts(self, operator: Operator) -> bool:
+        # Without stake enough, or with a foot out of the door, only a table that is still valid speaks for it.
+        return operator.is_active or any(table.index_of(operator.address) is not None for table in self.tables.values())
 
     def table(self, epoch: int) -> OperatorTable:
         """A valid epoch's table. Raises `Ignore` for another epoch."""

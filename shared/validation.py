@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from hashlib import sha256
+from itertools import pairwise
 from typing import TypeVar
 
 from shared import constants, messages, quorum
-from shared.constants import MAX_ATTESTERS
 from shared.content.cid import parse_cid
 from shared.crypto import bls, ecdsa
 from shared.digests import Domain
@@ -87,7 +87,8 @@ def _check_form(certificate: TaskCertificate) -> None:
         raise Reject("verdict")
     if len(certificate.signature) != bls.G1_BYTES:
         raise Reject("signature length")
-    if list(signers) != sorted(set(signers)) or not signers or not 0 <= signers[0] <= signers[-1] < MAX_ATTESTERS:
+    is_increasing = all(before < after for before, after in pairwise(signers))
+    if not signers or not is_increasing or signers[0] < 0 or signers[-1] >= constants.MAX_ATTESTERS:
         raise Reject("signers")
 
 

@@ -20,8 +20,8 @@ from shared.interfaces import BatchSubmission
 from shared.types import Address, ChainEvent, Cid, Digest, PeerKey, Role, TaskCertificate, TaskInfo, Verdict
 
 LIMIT_SECONDS = 20.0  # the machine may be busy with other things
-BLOCK_SECONDS = 0.05
-POLL_SECONDS = 0.02
+BLOCK_SECONDS = 0.02
+POLL_SECONDS = 0.01
 ETHER = 10**18
 VAULT = Address(b"\x77" * 20)
 TERMS = NetworkTerms(
@@ -246,7 +246,9 @@ async def until(condition: Callable[[], Awaitable[object]], what: str) -> None:
     """Waits for a condition; fails with its name."""
     try:
         async with asyncio.timeout(LIMIT_SECONDS):
-            while not await condition():
+            while True:
+                if await condition():
+                    return
                 await asyncio.sleep(POLL_SECONDS)
     except TimeoutError:
         raise AssertionError(f"not within {LIMIT_SECONDS} s: {what}") from None

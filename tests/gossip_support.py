@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,7 +31,7 @@ async def until(condition: Callable[[], object], what: str, limit_seconds: float
     """Waits for a condition; fails with its name."""
     try:
         async with asyncio.timeout(limit_seconds):
-            while not condition():
+            while not condition():  # noqa: ASYNC110  most of what tests wait for tells nobody
                 await asyncio.sleep(0.01)
     except TimeoutError:
         raise AssertionError(f"not within {limit_seconds} s: {what}") from None
@@ -53,7 +53,7 @@ class Reader:
         try:
             async for message in messages:
                 self.messages.append(message)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  the test looks at it
             self.error = error
         self.is_over = True
 
@@ -114,8 +114,7 @@ class Network:
 
     async def connected(self, *nodes: Node, topic: str | None = None) -> None:
         """Each of them sees all the others."""
-        waits: list[Awaitable[None]] = [n.wait_for_peers(len(nodes) - 1, LIMIT_SECONDS, topic) for n in nodes]
-        await asyncio.gather(*waits)
+        await asyncio.gather(*(node.wait_for_peers(len(nodes) - 1, LIMIT_SECONDS, topic) for node in nodes))
 
     async def stop(self, node: Node) -> None:
         await self._stack.pop(node).aclose()

@@ -19,10 +19,13 @@ from poi.testnet.drive import Run, drive
 from poi.testnet.network import PERFORMER, LocalNetwork, open_network
 from poi.testnet.plan import Errand, plan
 from poi.testnet.report import print_summary, stake_table, task_table, write_json
+from shared import log as logging
+from shared.config import LogConfig
 from shared.crypto.ecdsa import SecretKey
 from shared.types import Address
 
 FAILED = 1
+LOG_COLUMNS = 170
 DEMO_DEADLINE_SECONDS = 12 * 3600
 DEMO_KEY = SecretKey(b"\x42" * 32)
 
@@ -34,7 +37,7 @@ def main(
 
     `folder` keeps the nodes' keys, data and logs; without it they go with the network.
     """
-    console, errands = Console(), plan(tasks, cheats)
+    console, errands = _console(), plan(tasks, cheats)
     with contextlib.ExitStack() as stack:
         if folder is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="poi-testnet-")))
@@ -45,6 +48,7 @@ async def _main(
     console: Console, folder: Path, operators: int, errands: list[Errand], json_path: Path | None, keep_running: bool
 ) -> int:
     started = time.monotonic()
+    logging.configure(LogConfig(level="warning", format="console"), "testnet", "nobody")
     _end_on_signals()
 
     def say(text: str) -> None:
@@ -65,6 +69,12 @@ async def _main(
         if keep_running:
             await _stay(console, network)
         return 0 if all(run.is_as_expected for run in runs) else FAILED
+
+
+def _console() -> Console:
+    """Wide enough for the tables where nobody's screen sets the width: a log, a file, a CI."""
+    console = Console()
+    return console if console.is_terminal else Console(width=LOG_COLUMNS)
 
 
 def _end_on_signals() -> None:

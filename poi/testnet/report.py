@@ -9,8 +9,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from poi.deployment import ETHER
 from poi.testnet.drive import Run
-from poi.testnet.network import ETHER, LocalNetwork
+from poi.testnet.network import LocalNetwork
 from shared.types import Address, Verdict
 
 GWEI_PER_ETHER = 10**9
@@ -22,10 +23,11 @@ ANSWER_CHARACTERS = 34
 def task_table(runs: list[Run]) -> Table:
     """One row a task; powers in ether of stake."""
     table = Table(title="Tasks", title_justify="left", header_style="bold")
-    for name in ("task", "model", "asked", "answer"):
-        table.add_column(name, overflow="ellipsis", no_wrap=True)
-    for name in ("votes for : against", "verdict", "certificate", "settled", "gas"):
-        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("task", min_width=8, no_wrap=True)
+    for name in ("model", "asked", "answer"):
+        table.add_column(name)
+    for name, width in (("votes for:against", 11), ("verdict", 8), ("certificate", 8), ("settled", 8), ("gas", 13)):
+        table.add_column(name, justify="right", min_width=width)
     for run in runs:
         table.add_row(*_cells(run), style=STYLES.get(run.stage) if run.errand.lie else None)
     return table
@@ -34,8 +36,8 @@ def task_table(runs: list[Run]) -> Table:
 def stake_table(network: LocalNetwork, before: dict[Address, int], after: dict[Address, int]) -> Table:
     """One row an operator, in ether."""
     table = Table(title="Stake (ether)", title_justify="left", header_style="bold")
-    table.add_column("operator")
-    table.add_column("address")
+    table.add_column("operator", no_wrap=True)
+    table.add_column("address", no_wrap=True, overflow="ellipsis")
     for name in ("before", "after", "slashed"):
         table.add_column(name, justify="right")
     for member in network.members:

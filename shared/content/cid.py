@@ -30,7 +30,7 @@ _CODEC = {prefix: codec for codec, prefix in _PREFIX.items()}
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Bytes that hash to `cid`. Only `make_block`, `verify_block` and `IncomingBlock` make one, so whoever holds it need not check."""
+    """Bytes that hash to `cid`: only the functions below make one, so whoever holds it need not check."""
 
     cid: Cid
     data: bytes

@@ -30,7 +30,7 @@ from shared.adapters.gossip_libp2p.frames import Frames, next_frame
 from shared.adapters.gossip_libp2p.members import Members, key_of
 from shared.adapters.gossip_libp2p.router import SteadyGossipSub
 from shared.adapters.gossip_libp2p.seen import SeenIds
-from shared.adapters.gossip_libp2p.wire import Signed, parse
+from shared.adapters.gossip_libp2p.wire import Signed, is_topic, parse
 from shared.constants import MAX_MESSAGE_BYTES
 from shared.errors import CodecError, Ignore, Reject
 from shared.interfaces import Received, Validator
@@ -122,8 +122,8 @@ class MemberPubsub(Pubsub):
         if len(rpc.subscriptions) > limits.MAX_SUBSCRIPTIONS:
             raise CodecError(f"{len(rpc.subscriptions)} subscriptions at once")
         for subscription in rpc.subscriptions:
-            if len(subscription.topicid) > limits.MAX_TOPIC_CHARACTERS:
-                raise CodecError("a topic's name is too long")
+            if not is_topic(subscription.topicid):
+                raise CodecError("no name for a topic")
             self.handle_subscription(peer, subscription)
         if rpc.HasField("control"):
             # D13: the sender's record is not read; D16, D33: topics that are not ours make tables and answers grow.

@@ -34,10 +34,16 @@ class Signed:
         return signature_validator(self.message)
 
 
+def is_topic(name: str) -> bool:
+    """Printable ASCII of a reasonable length: names of peers' choice end in tables, in `/health` and in logs. (protobuf
+    2 gives text that is no Unicode, too.)"""
+    return len(name) <= limits.MAX_TOPIC_CHARACTERS and name.isascii() and name.isprintable()
+
+
 def parse(message: rpc_pb2.Message, max_bytes: int) -> Signed:
     """Raises `CodecError`. The result carries nothing but the signed fields: what a forwarder adds goes no further."""
-    if len(message.topicIDs) != 1 or len(message.topicIDs[0]) > limits.MAX_TOPIC_CHARACTERS:
-        raise CodecError("one topic, of a reasonable length")
+    if len(message.topicIDs) != 1 or not is_topic(message.topicIDs[0]):
+        raise CodecError("not one topic")
     if len(message.seqno) != SEQNO_BYTES or len(message.signature) != SIGNATURE_BYTES:
         raise CodecError("sequence number or signature")
     if len(message.data) > max_bytes:

@@ -171,6 +171,7 @@ BAD = [
     ("network.operator_registry", "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAeD", "EIP-55 capitals right"),
     ("network.operator_registry", 7, "expected a contract's address"),
     ("node.data_dir", "", "expected a path, got ''"),
+    ("performer.models_dir", "", "expected a path, got ''"),
     ("node.keystore", "a\0b", "expected a path"),
     ("node.password_file", 1, "expected a path, got 1"),
     ("p2p.listen", "/ip4/0.0.0.0/udp/9700", "expected a multiaddr like /ip4/0.0.0.0/tcp/9700, port 0 to 65535"),

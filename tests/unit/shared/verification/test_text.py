@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from functools import cache
+from collections.abc import Callable
 
 import msgspec
 import numpy as np
@@ -138,9 +138,9 @@ async def test_a_substituted_token(parameters: Parameters, at: int) -> None:
         assert await reason_for(with_token(output, at, other), parameters) is InvalidReason.TOKENS_DIFFER
 
 
-async def test_every_other_token_is_caught_at_every_fifth_position() -> None:
+async def test_every_other_token_is_caught_at_three_positions() -> None:
     output = await write()
-    for at in range(0, 48, 5):
+    for at in (0, 17, 47):
         spared = {token for token in range(32, 123) if await reason_for(with_token(output, at, token)) is None}
         assert spared == {output.tokens[at]}
 
@@ -181,33 +181,29 @@ async def test_an_early_stop() -> None:
     assert await reason_for(ended) is InvalidReason.TOKENS_DIFFER
 
 
-@cache
-def _ending() -> Parameters:
-    return Parameters(max_tokens=192, temperature=0.8)
-
-
-async def ended_text() -> TextOutput:
-    """One that ends by eos."""
-    for document in (PROMPT, InputDocument(prompt="The wise man"), InputDocument(prompt="Thou shalt not")):
-        output = await write(_ending(), document)
-        if output.stop == "eos" and document == PROMPT:
-            return output
-    raise AssertionError("choose another prompt: none of these ends")
+async def ended_text() -> tuple[TextOutput, Parameters]:
+    """One that ends by eos, and the parameters it was written under."""
+    for tenths in range(5, 16):
+        parameters = Parameters(max_tokens=192, temperature=tenths / 10)
+        output = await write(parameters)
+        if output.stop == "eos":
+            return output, parameters
+    raise AssertionError("no text ends: choose another prompt")
 
 
 async def test_going_on_after_the_end() -> None:
-    output = await ended_text()
+    output, parameters = await ended_text()
     beyond = msgspec.structs.replace(output, tokens=(*output.tokens, *b" And"))
-    assert await reason_for(beyond, _ending()) is InvalidReason.STOP_RULE
+    assert await reason_for(beyond, parameters) is InvalidReason.STOP_RULE
     filler = (ord(" "),) * (193 - len(output.tokens))
     over_the_end = msgspec.structs.replace(output, tokens=output.tokens[:-1] + filler, stop="length")
-    assert await reason_for(over_the_end, _ending()) is InvalidReason.TOKENS_DIFFER
+    assert await reason_for(over_the_end, parameters) is InvalidReason.TOKENS_DIFFER
 
 
 async def test_a_stop_that_is_not_what_it_says() -> None:
-    ended = await ended_text()
-    assert await reason_for(ended, _ending()) is None
-    assert await reason_for(msgspec.structs.replace(ended, stop="length"), _ending()) is InvalidReason.STOP_RULE
+    ended, parameters = await ended_text()
+    assert await reason_for(ended, parameters) is None
+    assert await reason_for(msgspec.structs.replace(ended, stop="length"), parameters) is InvalidReason.STOP_RULE
     assert await reason_for(msgspec.structs.replace(await write(), stop="eos")) is InvalidReason.STOP_RULE
 
 
@@ -251,7 +247,9 @@ async def test_another_prompt(prompt: str) -> None:
 @pytest.mark.parametrize(
     "change", [lambda p: p[1:], lambda p: (p[0], *p), lambda p: (EOS, *p[1:]), lambda p: (), lambda p: (*p, EOS)]
 )
-async def test_prompt_tokens_that_are_not_the_prompts(change) -> None:
+async def test_prompt_tokens_that_are_not_the_prompts(
+    change: Callable[[tuple[int, ...]], tuple[int, ...]],
+) -> None:
     output = await write()
     lie = msgspec.structs.replace(output, prompt=change(output.prompt))
     assert await reason_for(lie) is InvalidReason.PROMPT_DIFFERS
