@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import structlog
-from aiohttp import web
 
 from aggregator.service import Aggregator
 from attester.service import Attester
 from performer.api import Door
 from performer.service import Performer
 from shared import log as logging
-from shared.adapters.http import serve
+from shared.adapters.http import Routes, serve
 from shared.config import Config
 from shared.errors import ConfigError
 from shared.node import Node, open_node
@@ -66,7 +65,7 @@ def _own_models(folder: Path) -> list[Path]:
     return [path for card in sorted(folder.glob("*/card.json")) for path in (card, card.with_name("model.onnx"))]
 
 
-def _duty(role: str, node: Node, methods: Mapping[str, Method]) -> tuple[Coroutine[Any, Any, None], list[web.RouteDef]]:
+def _duty(role: str, node: Node, methods: Mapping[str, Method]) -> tuple[Coroutine[Any, Any, None], Routes]:
     match role:
         case "performer":
             performer = Performer.from_node(node, methods=methods)

@@ -161,6 +161,8 @@ def _convert(form: object, kind: Any, path: str) -> Any:
             is_missing, name = named["what"] == MISSING, named["name"][:MAX_NAME_CHARACTERS]
             raise FieldError(f"{field}.{name}", "a value" if is_missing else "no field of this name") from None
         raise FieldError(field, said.removeprefix("Expected ")) from None
+    except UnicodeEncodeError:
+        raise FieldError(path, "names that UTF-8 can encode") from None
 
 
 def _text(value: str, field: str) -> str:

@@ -7,6 +7,7 @@ import itertools
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import trio
@@ -22,7 +23,10 @@ from multiaddr import Multiaddr
 
 from shared.adapters.gossip_libp2p import LibP2PGossip
 from shared.adapters.gossip_libp2p.bridge import TrioThread
-from tests.gossip_support import secret_of
+from shared.adapters.gossip_libp2p.budgets import Conduct
+from shared.errors import Reject
+from shared.types import PeerKey
+from tests.gossip_support import LibP2PNetwork, Reader, secret_of, until
 
 MESHSUB = TProtocol("/meshsub/1.1.0")
 SEQUENCE = itertools.count(time.time_ns())
@@ -56,6 +60,10 @@ def control(**entries: Any) -> bytes:
     return rpc_pb2.RPC(control=rpc_pb2.ControlMessage(**entries)).SerializeToString()
 
 
+class Failed(Exception):
+    """What the attacker tried did not work."""
+
+
 class Attacker:
     """On the trio side."""
 
@@ -69,9 +77,12 @@ class Attacker:
             self.received_bytes += len(chunk)
 
     async def connect(self) -> None:
-        """Raises what libp2p raises when the victim hangs up."""
-        with trio.fail_after(10):
-            await self.host.connect(self.victim)
+        """Raises `Failed` when the victim hangs up."""
+        try:
+            with trio.fail_after(10):
+                await self.host.connect(self.victim)
+        except Exception as error:
+            raise Failed from error
 
     async def open_stream(self) -> None:
         with trio.fail_after(10):
@@ -141,3 +152,57 @@ async def attacking(name: str, victim: LibP2PGossip, **host_options: Any) -> Asy
         yield Remote(thread, attacker)
     finally:
         await thread.stop(5)
+
+
+@dataclass
+class Arena:
+    """A victim and an honest node, connected, both reading the topic `t`."""
+
+    network: LibP2PNetwork
+    victim: LibP2PGossip
+    honest: LibP2PGossip
+    heard_by_victim: Reader
+    heard_by_honest: Reader
+    rounds: int = 0
+
+    async def let_in(self, name: str) -> PeerKey:
+        """Attackers are members: strangers do not come so far."""
+        key = PeerKey(create_new_key_pair(secret_of(name)).public_key.to_bytes())
+        self.network.book[key] = "/ip4/127.0.0.1/tcp/1"
+        await until(lambda: self.victim._members.is_member(key), "the victim knows the new member")
+        return key
+
+    def count(self, name: str) -> int:
+        """A moment old."""
+        return self.victim.health().counters.get(name, 0)
+
+    def forgive(self) -> None:
+        """Cases share an attacker: its strikes must not add up to a ban."""
+        self.victim._members.conduct = Conduct()
+
+    async def expect_alive(self) -> None:
+        """Honest messages pass in both directions."""
+        self.rounds += 1
+        there, back = b"there %d" % self.rounds, b"back %d" % self.rounds
+        await self.honest.publish("t", there)
+        await self.victim.publish("t", back)
+        await self.heard_by_victim.gets(there)
+        await self.heard_by_honest.gets(back)
+        assert not self.victim.failed.done()
+
+
+def reject_bad(origin: PeerKey, data: bytes) -> None:
+    if data.startswith(b"bad"):
+        raise Reject("bad")
+
+
+@asynccontextmanager
+async def open_arena() -> AsyncIterator[Arena]:
+    network = LibP2PNetwork()
+    victim, honest = await network.start("victim"), await network.start("honest")
+    assert isinstance(victim, LibP2PGossip)
+    assert isinstance(honest, LibP2PGossip)
+    heard = await network.read(victim, "t", reject_bad), await network.read(honest, "t")
+    await network.connected(victim, honest, topic="t")
+    yield Arena(network, victim, honest, *heard)
+    await network.close()

@@ -138,9 +138,7 @@ contract AttestationCenterTest is Network {
         IAttestationCenter.TaskInfo memory info = makeInfo("task", PERFORMER_ID, 1);
         IAttestationCenter.TaskSubmissionDetails memory details = certify(info, false, 8);
         uint256 power = MINIMUM_STAKE / 1 gwei;
-        vm.expectRevert(
-            abi.encodeWithSelector(IQuorumVerifier.QuorumNotReached.selector, power, 4 * power, false)
-        );
+        vm.expectRevert(abi.encodeWithSelector(IQuorumVerifier.QuorumNotReached.selector, power, 4 * power, false));
         center.submitTask(info, details);
     }
 
@@ -224,9 +222,7 @@ contract AttestationCenterTest is Network {
         settle("task", PERFORMER_ID, false);
         uint64 executableAt = uint64(block.timestamp) + DISPUTE_WINDOW;
         vm.warp(executableAt - 1);
-        vm.expectRevert(
-            abi.encodeWithSelector(IAttestationCenter.SlashNotDue.selector, bytes32("task"), executableAt)
-        );
+        vm.expectRevert(abi.encodeWithSelector(IAttestationCenter.SlashNotDue.selector, bytes32("task"), executableAt));
         center.executeSlash("task");
 
         vm.warp(executableAt);

@@ -139,15 +139,11 @@ contract EpochsTest is Network {
         // 85 of 127 is more than two thirds, 84 is not.
         uint256 signers = (1 << 85) - 1;
         (bytes memory signature, bytes memory missing) = vote(digest, 1, true, signers);
-        assertEq(
-            registry.verifyQuorum(digest, 1, true, signature, missing), 85 * MINIMUM_STAKE / 1 gwei, "85 of 127"
-        );
+        assertEq(registry.verifyQuorum(digest, 1, true, signature, missing), 85 * MINIMUM_STAKE / 1 gwei, "85 of 127");
         (signature, missing) = vote(digest, 1, true, signers >> 1);
         uint256 total = 127 * MINIMUM_STAKE / 1 gwei;
         vm.expectRevert(
-            abi.encodeWithSelector(
-                IQuorumVerifier.QuorumNotReached.selector, 84 * MINIMUM_STAKE / 1 gwei, total, true
-            )
+            abi.encodeWithSelector(IQuorumVerifier.QuorumNotReached.selector, 84 * MINIMUM_STAKE / 1 gwei, total, true)
         );
         registry.verifyQuorum(digest, 1, true, signature, missing);
     }

@@ -95,9 +95,7 @@ contract LeavingTest is Network {
         registry.leave();
         uint64 withdrawableAt = uint64(block.timestamp) + UNBONDING_SECONDS;
         vm.warp(withdrawableAt - 1);
-        _expectNoWithdrawal(
-            abi.encodeWithSelector(IOperatorRegistry.StillBonded.selector, account, withdrawableAt)
-        );
+        _expectNoWithdrawal(abi.encodeWithSelector(IOperatorRegistry.StillBonded.selector, account, withdrawableAt));
         vm.warp(withdrawableAt);
         vm.prank(account);
         registry.withdraw();

@@ -104,8 +104,7 @@ contract OperatorRegistryTest is Network {
 
     function test_register_RevertsBelowTheMinimumStake() public {
         uint256 stake = MINIMUM_STAKE - 1;
-        bytes memory refusal =
-            abi.encodeWithSelector(IOperatorRegistry.StakeTooSmall.selector, stake, MINIMUM_STAKE);
+        bytes memory refusal = abi.encodeWithSelector(IOperatorRegistry.StakeTooSmall.selector, stake, MINIMUM_STAKE);
         _register(PERFORMER, stake, "", "", refusal);
     }
 
@@ -275,5 +274,4 @@ contract OperatorRegistryTest is Network {
         vm.expectRevert(abi.encodeWithSelector(IOperatorRegistry.NotRegistered.selector, account));
         registry.operatorOf(account);
     }
-
 }

@@ -14,16 +14,28 @@ contract QuorumTest is Network {
 
     uint256[SIZE] private powers;
     uint256 private total;
+    uint32 private epoch;
 
-    /// @dev Powers are small multiples of one unit, so that exact thirds come up often. One attester may outweigh all.
-    function _found(uint256 seed) private {
+    function setUp() public override {
+        super.setUp();
+        for (uint256 id = 1; id <= SIZE; ++id) {
+            join(id, ATTESTER, MINIMUM_STAKE);
+        }
+        _stake(0);
+    }
+
+    /// @dev Adds to the stakes and rolls. Powers are small multiples of one unit, so that exact thirds come up often.
+    function _stake(uint256 seed) private {
+        total = 0;
         for (uint256 i = 0; i < SIZE; ++i) {
-            uint256 units = 1 + (seed >> 8 * i) % 6;
-            join(i + 1, ATTESTER, units * MINIMUM_STAKE);
-            powers[i] = units * MINIMUM_STAKE / 1 gwei;
+            uint256 more = (seed >> 8 * i) % 6 * MINIMUM_STAKE;
+            vm.deal(accountOf(i + 1), more);
+            vm.prank(accountOf(i + 1));
+            registry.addStake{value: more}();
+            powers[i] = (MINIMUM_STAKE + more) / 1 gwei;
             total += powers[i];
         }
-        roll();
+        epoch = roll();
     }
 
     function _powerOf(uint256 signers) private view returns (uint256 power) {
@@ -35,9 +47,9 @@ contract QuorumTest is Network {
     /// @dev Whether the registry accepts an honest signature by `signers`; it has to say the right power, or the right
     /// error.
     function _isAccepted(bool isApproval, uint256 signers) private view returns (bool) {
-        (bytes memory signature, bytes memory indices) = vote(DIGEST, 1, isApproval, signers);
+        (bytes memory signature, bytes memory indices) = vote(DIGEST, epoch, isApproval, signers);
         uint256 expected = _powerOf(signers);
-        try registry.verifyQuorum(DIGEST, 1, isApproval, signature, indices) returns (uint256 power) {
+        try registry.verifyQuorum(DIGEST, epoch, isApproval, signature, indices) returns (uint256 power) {
             assertEq(power, expected, "power");
             return true;
         } catch (bytes memory reason) {
@@ -49,7 +61,7 @@ contract QuorumTest is Network {
     }
 
     function testFuzz_verifyQuorum_IsStrictAndExclusive(uint256 seed, uint256 signers) public {
-        _found(seed);
+        _stake(seed);
         signers &= ALL;
         bool isApproved = _isAccepted(true, signers);
         bool isRejected = _isAccepted(false, ALL ^ signers);
@@ -59,11 +71,10 @@ contract QuorumTest is Network {
     }
 
     function testFuzz_verifyQuorum_NamesTheFirstWrongIndex(bytes memory indices, bool isApproval) public {
-        _found(0);
         bytes memory refusal = _indexError(indices);
         bytes memory signature = Keys.sign(1, DIGEST, BLS12381.SIGNATURE_TAG);
         (bool done, bytes memory answer) = address(registry)
-            .call(abi.encodeCall(registry.verifyQuorum, (DIGEST, 1, isApproval, signature, indices)));
+            .call(abi.encodeCall(registry.verifyQuorum, (DIGEST, epoch, isApproval, signature, indices)));
         assertTrue(!done, "the signature is nobody's");
         if (refusal.length != 0) {
             assertEq(answer, refusal, "the first wrong index");
@@ -96,37 +107,34 @@ contract QuorumTest is Network {
     function testFuzz_verifyQuorum_TakesNoIndicesButTheSigners(uint256 signers, uint256 claimed, bool isApproval)
         public
     {
-        _found(0);
         signers &= ALL;
         claimed &= ALL;
-        (bytes memory signature,) = vote(DIGEST, 1, isApproval, signers);
-        (, bytes memory indices) = vote(DIGEST, 1, isApproval, claimed);
-        try registry.verifyQuorum(DIGEST, 1, isApproval, signature, indices) {
+        (bytes memory signature,) = vote(DIGEST, epoch, isApproval, signers);
+        (, bytes memory indices) = vote(DIGEST, epoch, isApproval, claimed);
+        try registry.verifyQuorum(DIGEST, epoch, isApproval, signature, indices) {
             assertEq(signers, claimed, "who is claimed is who signed");
         } catch {}
     }
 
     function testFuzz_verifyQuorum_TakesNoOtherSignature(uint256 position, uint8 flip, bytes32 otherDigest) public {
-        _found(0);
         if (flip == 0) flip = 1;
-        (bytes memory signature, bytes memory indices) = vote(DIGEST, 1, true, ALL);
+        (bytes memory signature, bytes memory indices) = vote(DIGEST, epoch, true, ALL);
         if (otherDigest != DIGEST) {
             vm.expectRevert(abi.encodeWithSelector(IQuorumVerifier.SignatureMismatch.selector, otherDigest));
-            registry.verifyQuorum(otherDigest, 1, true, signature, indices);
+            registry.verifyQuorum(otherDigest, epoch, true, signature, indices);
         }
         position %= signature.length;
         signature[position] = bytes1(uint8(signature[position]) ^ flip);
         vm.expectRevert();
-        registry.verifyQuorum(DIGEST, 1, true, signature, indices);
+        registry.verifyQuorum(DIGEST, epoch, true, signature, indices);
     }
 
     function test_verifyQuorum_LosesABoundedAmountOfGasToAMalformedPoint() public {
-        _found(0);
         bytes memory malformed = new bytes(96);
         malformed[95] = 0x01;
         uint256 before = gasleft();
         vm.expectRevert(abi.encodeWithSelector(IQuorumVerifier.MalformedSignature.selector, malformed));
-        registry.verifyQuorum(DIGEST, 1, true, malformed, "");
+        registry.verifyQuorum(DIGEST, epoch, true, malformed, "");
         assertTrue(before - gasleft() < 1_100_000, "not all that was there");
     }
 }

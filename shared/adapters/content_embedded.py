@@ -20,6 +20,7 @@ from shared.errors import CodecError, ContentCorrupt
 from shared.types import Cid
 
 _MULTIHASH_SHA256 = b"\x12\x20"
+_TURNS = 64  # many more than threads, so that writers of different blocks seldom meet
 
 
 class BlockFiles:
@@ -39,6 +40,7 @@ class BlockFiles:
         self._durable_shards: set[str] = set()
         self._counter = itertools.count()
         self._lock = threading.Lock()
+        self._turns = [threading.Lock() for _ in range(_TURNS)]
         self._held_bytes = sum(path.stat().st_size for path in self._blocks.glob("*/*.data"))
 
     def read(self, cid: Cid) -> Block | None:
@@ -66,23 +68,28 @@ class BlockFiles:
     def write(self, block: Block, *, is_durable: bool) -> None:
         """All of it or nothing, also when the process dies. Durable: power may fail, too. Raises `OSError`.
 
-        A durable write is made even where the file exists: nobody knows whether that one was, or what became of it.
+        It is made even where the file exists: nobody knows whether that one is durable, or what became of it.
         """
-        path = self._path(block.cid)
-        replaced_bytes = self.size_of(block.cid)
-        if replaced_bytes == len(block.data) and not is_durable:
-            return
+        with self._turns[hash(block.cid) % len(self._turns)]:  # or two writers of one block would count it twice
+            path = self._path(block.cid)
+            added_bytes = len(block.data) - (self.size_of(block.cid) or 0)
+            self._reserve(added_bytes)
+            try:
+                self._replace(path, block.data, is_durable=is_durable)
+            except OSError:
+                self._reserve(-added_bytes)
+                raise
+        if is_durable:
+            _sync_folder(path.parent)
+
+    def _replace(self, path: Path, data: bytes, *, is_durable: bool) -> None:
         self._make_shard(path.parent, is_durable=is_durable)
-        self._reserve(len(block.data) - (replaced_bytes or 0))
         temporary = self._temporary / f"{next(self._counter)}"
         try:
-            _write_file(temporary, block.data, is_durable=is_durable)
+            _write_file(temporary, data, is_durable=is_durable)
             os.replace(temporary, path)  # noqa: PTH105 - beside os.open and os.fsync
-            if is_durable:
-                _sync_folder(path.parent)
         except OSError:
             temporary.unlink(missing_ok=True)
-            self._reserve((replaced_bytes or 0) - len(block.data))
             raise
 
     def _path(self, cid: Cid) -> Path:

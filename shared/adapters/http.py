@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -21,13 +21,12 @@ CORS = {
 }
 
 Health = Callable[[], tuple[bool, Mapping[str, Any]]]
+Routes = Sequence[web.AbstractRouteDef]
 Metrics = Callable[[], tuple[bytes, str]]  # body and content type
 
 
 @asynccontextmanager
-async def serve(
-    *, host: str, port: int, routes: Iterable[web.AbstractRouteDef], health: Health, metrics: Metrics
-) -> AsyncIterator[int]:
+async def serve(*, host: str, port: int, routes: Routes, health: Health, metrics: Metrics) -> AsyncIterator[int]:
     """Serve until the context ends; yields the port. Raises `ConfigError` when the address cannot be listened on."""
     app = web.Application(middlewares=[_cors])
     app.add_routes([*routes, web.get("/health", _health_route(health)), web.get("/metrics", _metrics_route(metrics))])

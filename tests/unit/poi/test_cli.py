@@ -132,16 +132,18 @@ def test_ctrl_c_ends_quietly(run: Run, install: Install, capsys: pytest.CaptureF
 def test_the_testnet_gets_its_options(run: Run, install: Install, tmp_path: Path) -> None:
     calls: list[tuple[Any, ...]] = []
 
-    def main(operators: int, tasks: int, cheats: int, json_path: Path | None, keep_running: bool) -> int:
-        calls.append((operators, tasks, cheats, json_path, keep_running))
+    def main(
+        operators: int, tasks: int, cheats: int, json_path: Path | None, keep_running: bool, folder: Path | None
+    ) -> int:
+        calls.append((operators, tasks, cheats, json_path, keep_running, folder))
         return len(calls) - 1
 
     install("poi.testnet.main", main)
     assert run("testnet") == 0
     path = tmp_path / "result.json"
-    options = ["--operators", 32, "--tasks", 20, "--cheats", 0, "--json", path, "--keep-running", "--store", "embedded"]
+    options = ["--operators", 32, "--tasks", 20, "--cheats", 0, "--json", path, "--keep-running", "--folder", tmp_path]
     assert run("testnet", *options) == 1
-    assert calls == [(4, 6, 3, None, False), (32, 20, 0, path, True)]
+    assert calls == [(4, 6, 3, None, False, None), (32, 20, 0, path, True, tmp_path)]
 
 
 @pytest.mark.parametrize(
@@ -151,7 +153,6 @@ def test_the_testnet_gets_its_options(run: Run, install: Install, tmp_path: Path
         ["--operators", "33"],
         ["--tasks", "0"],
         ["--cheats", "-1"],
-        ["--store", "floppy"],
         ["--unknown"],
     ],
     ids=" ".join,
@@ -164,18 +165,17 @@ def test_a_wrong_option_is_refused(
     assert options[0] in capsys.readouterr().err
 
 
-def test_deploy_pays_with_the_keystore(run: Run, install: Install, tmp_path: Path, password_file: Path) -> None:
+def test_deploy_gets_its_options(run: Run, install: Install, tmp_path: Path) -> None:
     calls: list[tuple[Any, ...]] = []
 
-    def main(chain_rpc: str, keys: keystore.NodeKeys, json_path: Path | None) -> int:
-        calls.append((chain_rpc, keys.address, json_path))
+    def main(chain_rpc: str, config_dir: Path, attesters: int, models: Path) -> int:
+        calls.append((chain_rpc, config_dir, attesters, models))
         return 0
 
     install("poi.deploy.main", main)
-    made = keystore.create(tmp_path / "k.json", "secret", kdf="pbkdf2", iterations=1)
-    options = ["--keystore", tmp_path / "k.json", "--password-file", password_file]
-    assert run("deploy", "--chain-rpc", "http://a:1", *options) == 0
-    assert calls == [("http://a:1", made.address, None)]
+    assert run("deploy", "--config-dir", tmp_path) == 0
+    assert run("deploy", "--config-dir", tmp_path, "--chain-rpc", "http://a:1", "--attesters", 5) == 0
+    assert calls == [("http://chain:8545", tmp_path, 4, Path("models")), ("http://a:1", tmp_path, 5, Path("models"))]
 
 
 # --- keys ----------------------------------------------------------------------------------------

@@ -81,14 +81,15 @@ def test_a_file_is_complete_only_with_every_block_whole(files, tmp_path):
 
 
 # --- a disk that fails ---------------------------------------------------------------------------
-def test_a_damaged_block_is_an_error_until_it_is_written_again(files, tmp_path):
+@pytest.mark.parametrize("is_durable", [True, False])
+def test_a_damaged_block_is_an_error_until_it_is_written_again(files, tmp_path, is_durable):
     files.write(LEAF, is_durable=True)
     (path,) = (tmp_path / "blocks").rglob("*.data")
     for damage in (b"", b"conten", b"Content"):
         path.write_bytes(damage)
         with pytest.raises(CodecError):
             files.read(LEAF.cid)
-        files.write(LEAF, is_durable=True)
+        files.write(LEAF, is_durable=is_durable)
         assert files.read(LEAF.cid) == LEAF
 
 
@@ -136,8 +137,6 @@ def test_a_durable_write_syncs_the_file_before_its_name_and_the_folder_after(fil
 def test_a_fetched_block_is_written_without_waiting_for_the_disk(files, disk):
     files.write(LEAF, is_durable=False)
     assert disk.calls == ["write block", "replace"]
-    files.write(LEAF, is_durable=False)
-    assert disk.calls == ["write block", "replace"]
 
 
 def test_a_folder_made_by_a_fetch_is_synced_by_the_next_durable_write(files, disk):
@@ -164,6 +163,14 @@ def test_a_full_disk_leaves_nothing_half_stored(files, disk, tmp_path, call, nth
     disk.fail_at = None
     files.write(LEAF, is_durable=True)
     assert files.read(LEAF.cid) == LEAF
+
+
+def test_a_block_whose_name_may_not_be_durable_is_not_acknowledged_but_whole(files, disk):
+    disk.fail_at = ("fsync", 3)
+    with pytest.raises(OSError, match="No space left on device"):
+        files.write(LEAF, is_durable=True)
+    assert files.read(LEAF.cid) == LEAF
+    assert files._held_bytes == 7
 
 
 def test_a_full_disk_takes_nothing_away(files, disk):

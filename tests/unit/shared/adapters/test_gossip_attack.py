@@ -10,67 +10,18 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.pubsub.pb import rpc_pb2
 
-from shared.adapters.gossip_libp2p import LibP2PGossip
-from shared.adapters.gossip_libp2p.budgets import Conduct
-from shared.errors import Reject
-from shared.types import PeerKey
-from tests.gossip_attacker import Remote, attacking, control, message, published
-from tests.gossip_support import LibP2PNetwork, Reader, secret_of, until
+from tests.gossip_attacker import Arena, attacking, control, message, open_arena, published
+from tests.gossip_support import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-@dataclass
-class Arena:
-    network: LibP2PNetwork
-    victim: LibP2PGossip
-    honest: LibP2PGossip
-    heard_by_victim: Reader
-    heard_by_honest: Reader
-    rounds: int = 0
-
-    def enlist(self, name: str) -> None:
-        """An attacker is a member: strangers do not come so far."""
-        key = PeerKey(create_new_key_pair(secret_of(name)).public_key.to_bytes())
-        self.network.book[key] = "/ip4/127.0.0.1/tcp/1"
-
-    async def knows(self, name: str) -> None:
-        """The victim reads the registry a few times a second."""
-        key = PeerKey(create_new_key_pair(secret_of(name)).public_key.to_bytes())
-        await until(lambda: self.victim._members.is_member(key), "the new member is known")
-
-    def count(self, name: str) -> int:
-        return self.victim.health().counters.get(name, 0)
-
-    async def expect_alive(self) -> None:
-        """Honest messages pass in both directions."""
-        self.rounds += 1
-        there, back = b"there %d" % self.rounds, b"back %d" % self.rounds
-        await self.honest.publish("t", there)
-        await self.victim.publish("t", back)
-        await self.heard_by_victim.gets(there)
-        await self.heard_by_honest.gets(back)
-        assert not self.victim.failed.done()
-
-
-def reject_bad(origin: PeerKey, data: bytes) -> None:
-    if data.startswith(b"bad"):
-        raise Reject("bad")
-
-
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def arena() -> AsyncIterator[Arena]:
-    network = LibP2PNetwork()
-    victim, honest = await network.start("victim"), await network.start("honest")
-    assert isinstance(victim, LibP2PGossip)
-    assert isinstance(honest, LibP2PGossip)
-    heard = await network.read(victim, "t", reject_bad), await network.read(honest, "t")
-    await network.connected(victim, honest, topic="t")
-    yield Arena(network, victim, honest, *heard)
-    await network.close()
+    async with open_arena() as arena:
+        yield arena
 
 
 def field_of(number: int, content: bytes) -> bytes:
@@ -184,10 +135,11 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 async def test_hostile_frames(arena, name):
     case, before = CASES[name], dict(arena.victim.health().counters)
-    arena.enlist("mallory")
     marker = b"still reading: " + name.encode()
     async with attacking("mallory", arena.victim) as remote:
-        await connect(arena, remote)
+        await arena.let_in("mallory")
+        await remote.do("connect")
+        await remote.do("open_stream")
         if case.is_raw:
             await remote.do("send_raw", b"".join(case.frames))
         else:
@@ -200,21 +152,9 @@ async def test_hostile_frames(arena, name):
         watched = ("malformed", "bad_signature", "rejected", "ignored", "duplicate")
         expected = {key: case.counts.get(key, 0) for key in watched}
         await until(lambda: grown(arena, before, watched) == expected, f"{expected}", 3)
-    forgive(arena)
+    arena.forgive()
     await arena.expect_alive()
 
 
-async def connect(arena: Arena, remote: Remote) -> None:
-    await arena.knows("mallory")
-    await remote.do("connect")
-    await remote.do("open_stream")
-
-
 def grown(arena: Arena, before: dict[str, int], names: tuple[str, ...]) -> dict[str, int]:
-    # What the honest node forwards of the attacker's messages comes back as duplicates: not counted here.
     return {name: arena.count(name) - before[name] for name in names}
-
-
-def forgive(arena: Arena) -> None:
-    """The cases share one attacker: its strikes must not add up to a ban."""
-    arena.victim._members.conduct = Conduct()

@@ -1,6 +1,7 @@
 """What strangers and members may cost a node: sockets, streams, memory, dials, signatures, log lines."""
 
 import asyncio
+import contextlib
 import os
 import struct
 from collections.abc import AsyncIterator
@@ -20,11 +21,22 @@ from libp2p.stream_muxer.yamux.yamux import FLAG_SYN, TYPE_DATA, YAMUX_HEADER_FO
 from multiaddr import Multiaddr
 
 from shared.adapters.gossip_libp2p import limits
-from tests.gossip_attacker import MESHSUB, Arena, Attacker, Remote, attacking, control, message, open_arena, published
+from tests.gossip_attacker import (
+    MESHSUB,
+    Arena,
+    Attacker,
+    Failed,
+    Remote,
+    attacking,
+    control,
+    message,
+    open_arena,
+    published,
+)
 from tests.gossip_support import secret_of, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-TERROR = "/ipfs/ping/1.0.0", "/ipfs/id/1.0.0", "/multistream/1.0.0"
+NO_HANDSHAKE = b"\x13/multistream/1.0.0\n\x07/noise\n" + bytes(300)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -85,7 +97,7 @@ async def test_a_host_holds_no_more_than_its_share_of_open_handshakes(arena, mon
 async def test_a_stranger_is_refused_after_the_handshake(arena):
     before = arena.count("handshakes_failed")
     async with attacking("a stranger", arena.victim) as remote:
-        with pytest.raises(Exception, match="unable to connect|failed"):
+        with pytest.raises(Failed):
             await remote.do("connect")
     await until(lambda: arena.count("handshakes_failed") > before, "it is counted")
     await arena.expect_alive()
@@ -95,7 +107,7 @@ async def test_a_member_cannot_fall_back_to_plaintext(arena):
     pair = create_new_key_pair(secret_of("mallory"))
     async with attacking("mallory", arena.victim, sec_opt={PLAINTEXT_PROTOCOL_ID: InsecureTransport(pair)}) as remote:
         await arena.let_in("mallory")
-        with pytest.raises(Exception, match="unable to connect|failed"):
+        with pytest.raises(Failed):
             await remote.do("connect")
     await arena.expect_alive()
 
@@ -133,8 +145,8 @@ async def test_a_second_gossip_stream_takes_the_place_of_the_first(arena, mallor
         await attacker.open_stream()
 
     async def wait_for_the_first(attacker: Attacker) -> None:
-        with pytest.raises(Exception, match=""):
-            await attacker.first.read(1)
+        attacker.stream = attacker.first
+        await attacker.wait_for_end()
 
     await mallory.call(open_another)
     await mallory.do("send", published(message("mallory", b"on the second")))
@@ -150,12 +162,11 @@ async def test_more_than_the_window_ends_the_connection(arena, mallory):
         muxed = attacker.muxed
         stream = await muxed.open_stream()  # nobody reads it before it is negotiated
         frame = struct.pack(YAMUX_HEADER_FORMAT, 0, TYPE_DATA, 0, stream.stream_id, 60_000) + bytes(60_000)
-        with trio.move_on_after(20):
+        with contextlib.suppress(Exception):  # the victim hangs up meanwhile
             for _ in range(1000):
                 await muxed._write_frame(frame)
 
-    with pytest.raises(Exception, match=""):
-        await mallory.call(overrun)
+    await mallory.call(overrun)
     await mallory.do("wait_for_hang_up")
     assert psutil.Process().memory_info().rss - memory < 30_000_000
 
@@ -173,13 +184,10 @@ async def test_a_frame_over_the_window_is_not_even_read(arena, mallory):
 async def test_garbage_on_every_protocol(arena, mallory, protocol):
     async def spray(attacker: Attacker) -> None:
         for garbage in (b"\xff" * 300, b"\x05abcd", b"\x00", os.urandom(2000)):
-            with trio.move_on_after(0.2):
-                try:
-                    stream = await attacker.host.new_stream(attacker.victim.peer_id, [protocol])
-                    await stream.write(garbage)
-                    await stream.read(100)
-                except Exception:
-                    continue
+            with trio.move_on_after(0.2), contextlib.suppress(Exception):
+                stream = await attacker.host.new_stream(attacker.victim.peer_id, [protocol])
+                await stream.write(garbage)
+                await stream.read(100)
 
     await mallory.call(spray)
 
@@ -263,7 +271,7 @@ async def test_who_sends_what_is_rejected_is_banned_for_a_while(arena, mallory, 
     assert arena.victim.health().banned == 1
     assert key not in arena.victim.peers()
     async with attacking("mallory", arena.victim) as again:
-        with pytest.raises(Exception, match="unable to connect|failed"):
+        with pytest.raises(Failed):
             await again.do("connect")
     arena.forgive()
     async with attacking("mallory", arena.victim) as forgiven:
