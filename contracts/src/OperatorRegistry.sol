@@ -135,6 +135,8 @@ contract OperatorRegistry is IOperatorRegistry, BLSQuorumVerifier, EIP712 {
         string calldata p2pAddress,
         string calldata gatewayUrl
     ) external payable {
+        // Who stakes has to know what may slash it: that is final before the first stake.
+        if (center == address(0)) revert CenterNotSet();
         Account storage account = _accounts[msg.sender];
         if (account.roles != 0) revert AlreadyRegistered(msg.sender);
         if (roles == 0 || roles > ALL_ROLES) revert InvalidRoles(roles);
@@ -377,11 +379,10 @@ contract OperatorRegistry is IOperatorRegistry, BLSQuorumVerifier, EIP712 {
     /// @dev e(possession, −g2) · e(H(digest), key) = 1.
     function _requirePossession(bytes calldata voteKey, bytes calldata possession, bytes32 keyHash) private view {
         bytes32 digest = possessionDigest(msg.sender, keyHash);
-        uint256 input;
+        uint256 input = BLS12381.allocate(BLS12381.PAIRING_INPUT + BLS12381.HASH_SCRATCH);
         uint256 key;
         uint256 signature;
         assembly ("memory-safe") {
-            input := mload(0x40)
             key := voteKey.offset
             signature := possession.offset
         }

@@ -80,6 +80,11 @@ contract OperatorRegistryTest is Network {
         assertEq(registry.operatorOf(account).voteKey, _key(), "vote key");
     }
 
+    function test_register_RevertsBeforeTheCenterIsSet() public {
+        registry = deployRegistry(MINIMUM_STAKE, UNBONDING_SECONDS, EPOCH_SECONDS, vault);
+        _register(PERFORMER, MINIMUM_STAKE, "", "", abi.encodeWithSelector(IOperatorRegistry.CenterNotSet.selector));
+    }
+
     function test_register_RevertsForWhoRegisteredBefore() public {
         join(ID, PERFORMER, MINIMUM_STAKE);
         bytes memory refusal = abi.encodeWithSelector(IOperatorRegistry.AlreadyRegistered.selector, account);

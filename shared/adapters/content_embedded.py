@@ -35,6 +35,7 @@ class BlockFiles:
         self._blocks, self._temporary, self._max_bytes = root / "blocks", root / "tmp", max_bytes
         for folder in (self._blocks, self._temporary):
             folder.mkdir(parents=True, exist_ok=True)
+        _sync_folder(root)
         for leftover in self._temporary.iterdir():  # of writes that a crash cut short
             leftover.unlink()
         self._durable_shards: set[str] = set()

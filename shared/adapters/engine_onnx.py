@@ -85,6 +85,8 @@ class OnnxEngine:
         self._sessions: OrderedDict[Digest, _Session] = OrderedDict()  # the least recently used first
         self._fingerprints: OrderedDict[Digest, Fingerprint] = OrderedDict()
         self._slots = asyncio.Semaphore(max_concurrent)
+        self._running: set[Callable[[], None]] = set()  # what stops each run
+        self._is_closed = False
         self._pool = ThreadPoolExecutor(max_concurrent, thread_name_prefix="inference")
 
     async def load(self, model_hash: Digest, model: bytes) -> None:
@@ -132,16 +134,23 @@ class OnnxEngine:
             raise InferenceFailed(f"model {model_hash.hex()} was never loaded") from None
 
     async def close(self) -> None:
-        """Waits for what runs; nothing can be run afterwards."""
+        """Stops what runs and waits for its threads; nothing can be run afterwards."""
+        self._is_closed = True
         self._sessions.clear()
+        for stop in self._running:
+            stop()
         await asyncio.to_thread(self._pool.shutdown, cancel_futures=True)
 
     async def _in_thread(self, work: Callable[[], T], stop: Callable[[], None], seconds: float) -> T:
         """`work` in the pool. On cancellation or after `seconds`, `stop` is called; the slot stays taken until the
         thread has really ended, so that runs that cannot be stopped never pile up."""
         await self._slots.acquire()
+        if self._is_closed:
+            self._slots.release()  # whoever else waits is told the same
+            raise InferenceFailed("the engine is closed")
         future = asyncio.get_running_loop().run_in_executor(self._pool, work)
         future.add_done_callback(self._release)
+        self._running.add(stop)
         try:
             return await asyncio.wait_for(asyncio.shield(future), seconds)
         except TimeoutError:
@@ -149,6 +158,7 @@ class OnnxEngine:
         except ORT_ERRORS as error:
             raise InferenceFailed(f"onnxruntime: {error}") from None
         finally:
+            self._running.discard(stop)
             if not future.done():
                 stop()
 

@@ -40,6 +40,7 @@ interface IOperatorRegistry is IQuorumVerifier {
     event CenterSet(address center);
 
     // --- registering ---
+    error CenterNotSet();
     error AlreadyRegistered(address operator);
     error InvalidRoles(uint8 roles);
     error StakeTooSmall(uint256 stake, uint256 minimum);
@@ -119,7 +120,7 @@ interface IOperatorRegistry is IQuorumVerifier {
     /// @notice Pays what slashing collected to the vault. Vault only.
     function withdrawVault() external;
 
-    /// @notice Names the one contract that may slash. Deployer only, once.
+    /// @notice Names the one contract that may slash. Deployer only, once, and before anybody can register.
     function setCenter(address center) external;
 
     // --- reading ---

@@ -15,6 +15,8 @@ library BLS12381 {
     uint256 internal constant PADDED_G2 = 256;
     /// Two pairs of (G1, G2), padded.
     uint256 internal constant PAIRING_INPUT = 768;
+    /// What `hashToG1` works in.
+    uint256 internal constant HASH_SCRATCH = 512;
 
     /// A precompile that finds its input malformed takes all the gas it was sent, so the one that reads strangers'
     /// points is sent no more than this. It needs 102,900 today; the rest is room for a dearer one.
@@ -36,6 +38,16 @@ library BLS12381 {
     bytes32 internal constant SIGNATURE_TAG = "BLS_SIG_BLS12381G1_XMD:SHA-256_S";
     bytes32 internal constant POSSESSION_TAG = "BLS_POP_BLS12381G1_XMD:SHA-256_S";
     bytes32 private constant TAG_TAIL = "SWU_RO_POP_\x2b";
+
+    // --- memory ------------------------------------------------------------------------------------------------------
+
+    /// @dev Takes `size` bytes of memory, a multiple of 32, that may hold anything.
+    function allocate(uint256 size) internal pure returns (uint256 position) {
+        assembly ("memory-safe") {
+            position := mload(0x40)
+            mstore(0x40, add(position, size))
+        }
+    }
 
     // --- points ------------------------------------------------------------------------------------------------------
 
@@ -147,8 +159,7 @@ library BLS12381 {
     // --- hashing and pairing -----------------------------------------------------------------------------------------
 
     /// @dev RFC 9380 hash_to_curve, suite BLS12381G1_XMD:SHA-256_SSWU_RO_, of a 32-byte message under the tag that
-    /// starts with `tag`; writes a padded G1 point at `target`. Works in unallocated memory from `scratch` on (512
-    /// bytes), so that a caller's frame and its working space lie side by side.
+    /// starts with `tag`; writes a padded G1 point at `target`. Works in the HASH_SCRATCH bytes at `scratch`.
     function hashToG1(bytes32 message, bytes32 tag, uint256 target, uint256 scratch) internal view {
         bool good;
         bytes32 tail = TAG_TAIL;
@@ -220,10 +231,7 @@ library BLS12381 {
     /// @dev Refuses a chain without EIP-2537 by known answers: e(H, g2) · e(H, −g2) = 1, e(H, g2) · e(H, g2) ≠ 1, and
     /// g2 + (−g2) = infinity. To be called by constructors, before anything depends on it.
     function requirePrecompiles() internal view {
-        uint256 input;
-        assembly ("memory-safe") {
-            input := mload(0x40)
-        }
+        uint256 input = allocate(PAIRING_INPUT + HASH_SCRATCH);
         hashToG1(bytes32(0), SIGNATURE_TAG, input, input + PAIRING_INPUT);
         assembly ("memory-safe") {
             mcopy(add(input, 384), input, 128)

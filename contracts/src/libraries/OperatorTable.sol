@@ -36,7 +36,7 @@ library OperatorTable {
 
     /// @dev Allocates a frame and reads the table into it, without the powers if nobody's is asked for.
     function open(address table, bool withPowers) internal view returns (uint256 frame, uint256 total, uint256 count) {
-        frame = _allocate();
+        frame = BLS12381.allocate(FRAME_SIZE);
         CodePage.read(table, 0, withPowers ? MAX_SIZE : POWERS, frame + TABLE);
         assembly ("memory-safe") {
             total := shr(192, mload(add(frame, add(TABLE, TOTAL))))
@@ -131,7 +131,7 @@ library OperatorTable {
     /// @dev The sum of the page's keys, packed and no longer negated; zeros for no key at all.
     function _aggregate(address keyPage, uint256 count) private view returns (bytes memory aggregate) {
         aggregate = new bytes(BLS12381.PACKED_G2);
-        uint256 frame = _allocate();
+        uint256 frame = BLS12381.allocate(FRAME_SIZE);
         startAtNobody(frame);
         for (uint256 i = 0; i < count; ++i) {
             CodePage.read(keyPage, BLS12381.PACKED_G2 * i, BLS12381.PACKED_G2, frame + PACKED);
@@ -176,12 +176,5 @@ library OperatorTable {
 
     function _addressAt(address page, uint256 offset) private view returns (address) {
         return address(bytes20(CodePage.readBytes(page, offset, 20)));
-    }
-
-    function _allocate() private pure returns (uint256 frame) {
-        assembly ("memory-safe") {
-            frame := mload(0x40)
-            mstore(0x40, add(frame, FRAME_SIZE))
-        }
     }
 }

@@ -1,0 +1,268 @@
+"""A small world for the tests of the roles: each of them on memory adapters, with a model that is a matrix."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+from aggregator.service import Aggregator
+from aggregator.settler import Settler
+from attester.judge import Judge
+from attester.service import Attester
+from performer.admission import Admission
+from performer.api import Door
+from performer.ledger import TaskLedger
+from performer.service import Performer
+from performer.settlements import SettlementWatch
+from shared import messages
+from shared.adapters.memory.chain import MemoryChain
+from shared.adapters.memory.content import MemoryContentStore
+from shared.adapters.memory.gossip import MemoryGossip, MemoryHub
+from shared.adapters.memory.store import MemoryFile, MemoryStore, MemoryVoteGuard
+from shared.adapters.signers import LocalIdentitySigner, LocalVoteSigner
+from shared.adapters.terms import NetworkTerms
+from shared.constants import MAX_CONCURRENT_VERIFICATIONS, MAX_OPEN_TASKS
+from shared.interfaces import InferenceEngine, Settlement, VoteGuard, VoteSigner
+from shared.model_library import ModelLibrary
+from shared.types import (
+    Digest,
+    Role,
+)
+from shared.verification import METHODS
+from shared.verification.method import Method
+from tests.cast import Cast, peer_key_of
+from tests.chain_support import AGGREGATOR, ETHER, OWNER, PERFORMER, VAULT, Person
+from tests.listening import Bystander, Message, listen, running
+from tests.simnet.virtual_time import START
+from tests.toy_model import CARD_BYTES, CARD_CID, DEFINITION, MODEL, MODEL_HASH, engine_of
+
+# The chain's terms; windows are short, since some of these tests wait for them on virtual time.
+TERMS = replace(
+    NetworkTerms(vault=VAULT, unbonding_seconds=1000, epoch_seconds=100, dispute_window_seconds=500),
+    owner=OWNER.address,
+)
+
+
+@dataclass
+class PerformerDesk:
+    """A performer with what belongs to it."""
+
+    performer: Performer
+    ledger: TaskLedger
+    door: Door
+    content: MemoryContentStore
+    store: MemoryStore
+    file: MemoryFile
+    library: ModelLibrary
+
+    async def request(self, form: Mapping[str, Any]) -> Digest:
+        return (await self.performer.request(form["request"], form["signature"], form.get("input"))).task_id
+
+
+class World(Cast):
+    """An async context manager; what it started ends with it."""
+
+    def __init__(self, weights: Sequence[int] = (1, 1, 1, 1)) -> None:
+        super().__init__(weights)
+        self.hub = MemoryHub()
+        self.files: dict[str, MemoryFile] = defaultdict(MemoryFile)  # survive their stores, as disks do
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        await self._stack.__aenter__()
+        shelf = self.content.join(PERFORMER.address)
+        await shelf.add(MODEL)
+        await shelf.add(CARD_BYTES)
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self._stack.aclose()
+
+    # --- nodes -----------------------------------------------------------------------------------
+    @asynccontextmanager
+    async def gossip_of(self, person: Person) -> AsyncIterator[MemoryGossip]:
+        async with MemoryGossip(hub=self.hub, key=peer_key_of(person)) as gossip:
+            yield gossip
+
+    async def bystander(self, person: Person | None = None) -> Bystander:
+        """Speaks as `person`, whose own node must not run at the same time."""
+        gossip = await self._stack.enter_async_context(self.gossip_of(person or Person("bystander")))
+        bystander = Bystander(gossip, self.topics)
+        readers: tuple[tuple[str, Callable[[bytes], Message]], ...] = (
+            (self.topics.task, messages.decode_task),
+            (self.topics.vote, messages.decode_vote),
+            (self.topics.certificate, messages.decode_certificate),
+            (self.topics.batch, messages.decode_batch),
+        )
+        for topic, decode in readers:
+            received = await self._stack.enter_async_context(gossip.subscribe(topic, lambda *_: None))
+            await self._stack.enter_async_context(running(listen(received, decode, bystander.heard)))
+        return bystander
+
+    def library_of(self, person: Person, engine: InferenceEngine | None = None) -> ModelLibrary:
+        return ModelLibrary(content=self.content.join(person.address), engine=engine or engine_of())
+
+    @asynccontextmanager
+    async def opened(self, name: str) -> AsyncIterator[tuple[MemoryFile, MemoryStore]]:
+        """A store that dies as with kill -9 at the end: what is written afterwards fails."""
+        file = self.files[name]
+        async with MemoryStore(file) as store:
+            try:
+                yield file, store
+            finally:
+                file.kill()
+
+    @asynccontextmanager
+    async def performer(
+        self,
+        *,
+        engine: InferenceEngine | None = None,
+        settlement: Settlement | None = None,
+        served: tuple[int, ...] = (),
+        max_open_tasks: int = MAX_OPEN_TASKS,
+        methods: Mapping[str, Method] = METHODS,
+    ) -> AsyncIterator[PerformerDesk]:
+        """Built on the same file and content each time; `run` is the caller's to start."""
+        content = self.content.join(PERFORMER.address)
+        library = ModelLibrary(content=content, engine=engine or engine_of())
+        async with self.gossip_of(PERFORMER) as gossip, self.opened("performer") as (file, store):
+            ledger = TaskLedger(store=store)
+            performer = Performer(
+                domain=self.domain,
+                roster=lambda: self.roster,
+                gossip=gossip,
+                topics=self.topics,
+                rules=self.rules(),
+                content=content,
+                library=library,
+                signer=LocalIdentitySigner(PERFORMER.identity),
+                ledger=ledger,
+                admission=Admission(
+                    domain=self.domain,
+                    address=PERFORMER.address,
+                    roster=lambda: self.roster,
+                    library=library,
+                    content=content,
+                    ledger=ledger,
+                    clock=self.clock,
+                    served=served,
+                    max_open_tasks=max_open_tasks,
+                ),
+                settlements=SettlementWatch(
+                    domain=self.domain,
+                    settlement=settlement or MemoryChain(TERMS),
+                    content=content,
+                    ledger=ledger,
+                    store=store,
+                    clock=self.clock,
+                ),
+                clock=self.clock,
+                methods=methods,
+            )
+            door = Door(
+                domain=self.domain,
+                address=PERFORMER.address,
+                roster=lambda: self.roster,
+                performer=performer,
+                content=content,
+                served=served,
+            )
+            yield PerformerDesk(performer, ledger, door, content, store, file, library)
+
+    @asynccontextmanager
+    async def attester(
+        self,
+        index: int = 0,
+        *,
+        judge: Judge | None = None,
+        engine: InferenceEngine | None = None,
+        signer: VoteSigner | None = None,
+        guard: VoteGuard | None = None,
+        max_concurrent: int = MAX_CONCURRENT_VERIFICATIONS,
+    ) -> AsyncIterator[Attester]:
+        """Running, on the same guard file each time; ends as with kill -9."""
+        person = self.people[index]
+        file = self.files[f"guard {index}"]
+        async with self.gossip_of(person) as gossip, MemoryVoteGuard(file) as own_guard:
+            attester = Attester(
+                domain=self.domain,
+                address=person.address,
+                roster=lambda: self.roster,
+                gossip=gossip,
+                topics=self.topics,
+                rules=self.rules(),
+                judge=judge or self.judge(index, engine=engine),
+                guard=guard or own_guard,
+                signer=signer or LocalVoteSigner(person.vote),
+                clock=self.clock,
+                max_concurrent=max_concurrent,
+            )
+            async with running(attester.run()):
+                try:
+                    yield attester
+                finally:
+                    file.kill()
+
+    def judge(self, index: int = 0, *, engine: InferenceEngine | None = None) -> Judge:
+        person = self.people[index]
+        return Judge(
+            address=person.address,
+            roster=lambda: self.roster,
+            content=self.content.join(person.address),
+            library=self.library_of(person, engine),
+        )
+
+    @asynccontextmanager
+    async def aggregator(
+        self,
+        settlement: Settlement,
+        *,
+        person: Person = AGGREGATOR,
+        batch_seconds: float = 1.0,
+        max_batch: int = 128,
+    ) -> AsyncIterator[tuple[Aggregator, Settler, MemoryStore]]:
+        """Built on the same file each time; `run` is the caller's to start."""
+        async with self.gossip_of(person) as gossip, self.opened(person.name) as (_, store):
+            settler = Settler(
+                domain=self.domain,
+                address=person.address,
+                roster=lambda: self.roster,
+                gossip=gossip,
+                topics=self.topics,
+                content=self.content.join(person.address),
+                settlement=settlement,
+                store=store,
+                clock=self.clock,
+                batch_seconds=batch_seconds,
+                max_batch=max_batch,
+            )
+            aggregator = Aggregator(
+                domain=self.domain,
+                roster=lambda: self.roster,
+                gossip=gossip,
+                topics=self.topics,
+                rules=self.rules(),
+                settler=settler,
+            )
+            yield aggregator, settler, store
+
+    async def chain(self) -> MemoryChain:
+        """With these operators, this definition and epoch 1 on it."""
+        chain = MemoryChain(TERMS)
+        assert chain.domain == self.domain
+        attesting = zip(self.people, self.weights, strict=True)
+        people = [(PERFORMER, Role.PERFORMER, 10), *((person, Role.ATTESTER, weight) for person, weight in attesting)]
+        for person, role, weight in people:
+            await chain.register(person.address, person.registration(chain.deployment, role, weight * ETHER))
+        await chain.create_task_definition(
+            name=DEFINITION.name, method=DEFINITION.method, model_hash=MODEL_HASH, card_cid=CARD_CID
+        )
+        await chain.roll_epoch()
+        assert await chain.operator_table(1) == self.table_of(1)
+        return chain
+
+
+assert START == 1_800_000_000.0  # of VirtualClock, and the time zero of MemoryChain

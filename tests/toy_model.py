@@ -1,0 +1,63 @@
+"""A model that is a matrix: card, engine, an input and its honest output, for tests that need no ONNX."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from io import BytesIO
+
+import numpy as np
+
+from shared.adapters.memory.engine import FunctionEngine, FunctionModel
+from shared.canonical import encode_canonical
+from shared.content.unixfs import build_file
+from shared.documents import ClassifyOutput, InputDocument, encode_input
+from shared.interfaces import Tensors
+from shared.model_card import ModelFile, Tolerance
+from shared.tensors import TensorSpec, encode_tensor
+from shared.types import Cid, Digest, TaskDefinition
+from tests.inference_support import make_card
+
+
+def cid_of(data: bytes) -> Cid:
+    return build_file(BytesIO(data), lambda _: None)[0]
+
+
+WEIGHTS = (np.arange(12, dtype=np.float32).reshape(4, 3) % 5 - 2) / 7
+MODEL = b"scores = x @ WEIGHTS"
+MODEL_HASH = Digest(hashlib.sha256(MODEL).digest())
+X = TensorSpec("x", "float32", (1, 4))
+SCORES = TensorSpec("scores", "float32", (1, 3))
+CARD = make_card(
+    kind="classify",
+    method="exact",
+    model=ModelFile(cid=cid_of(MODEL), sha256=MODEL_HASH.hex(), size=len(MODEL)),
+    inputs=(X,),
+    outputs=(SCORES,),
+    tolerances={"scores": Tolerance(relative=1e-5, scale=10.0)},
+)
+CARD_BYTES = encode_canonical(CARD)
+CARD_CID = cid_of(CARD_BYTES)
+DEFINITION = TaskDefinition(0, "toy", "exact", MODEL_HASH, CARD_CID)
+
+
+def multiply(inputs: Tensors) -> Tensors:
+    return {"scores": (inputs["x"].astype(np.float32) @ WEIGHTS).astype(np.float32)}
+
+
+def engine_of(function: Callable[[Tensors], Tensors] = multiply, seconds: float = 0.0) -> FunctionEngine:
+    return FunctionEngine({MODEL_HASH: FunctionModel((X,), function)}, seconds=seconds)
+
+
+def document_of(*values: float) -> bytes:
+    """An input that fits the model; four numbers."""
+    x = np.array([values or (1.0, 2.0, 3.0, 4.0)], np.float32)
+    return encode_input(InputDocument(tensors={"x": x}))
+
+
+DOCUMENT = document_of()
+OUTPUT = ClassifyOutput(
+    scores=encode_tensor(np.array([[1, 2, 3, 4]], np.float32) @ WEIGHTS),
+    label=int(np.argmax(np.array([1, 2, 3, 4], np.float32) @ WEIGHTS)),
+)
+DATA = OUTPUT.label.to_bytes(32, "big")

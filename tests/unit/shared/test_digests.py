@@ -1,0 +1,230 @@
+"""Digests are those of EIP-712: as eth-account makes them of the types in protocol §2, and as the vectors have them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from eth_account.messages import encode_typed_data
+from eth_utils.crypto import keccak
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.digests import Domain, leaf
+from shared.types import Address, BatchInfo, Cid, Digest, TaskInfo, TaskRequest, Uint256, Verdict
+from tests.builders import DOMAIN, batch_vote, replace, request, sha, task_info
+from tests.vector_files import unhex, vectors
+
+SPECIFICATION = (Path(__file__).resolve().parents[3] / "docs" / "protocol.md").read_text()
+VECTORS = vectors("digests.json")
+CENTER = Domain(int(VECTORS["chainId"]), Address(unhex(VECTORS["center"])))
+REGISTRY = Domain(int(VECTORS["chainId"]), Address(unhex(VECTORS["registry"])))
+
+addresses = st.binary(min_size=20, max_size=20).map(Address)
+hashes = st.binary(min_size=32, max_size=32).map(Digest)
+domains = st.builds(Domain, uints := st.integers(0, 2**256 - 1), addresses)
+requests = st.builds(
+    TaskRequest,
+    requester=addresses,
+    nonce=uints.map(Uint256),
+    performer=addresses,
+    task_definition_id=st.integers(0, 2**16 - 1),
+    model_hash=hashes,
+    input_cid=st.text().map(Cid),
+    parameters=st.text(),
+    seed=hashes,
+    fee=uints.map(Uint256),
+    deadline=st.integers(0, 2**64 - 1),
+)
+infos = st.builds(
+    TaskInfo,
+    task_id=hashes,
+    proof_of_task=st.text().map(Cid),
+    data=st.binary(),
+    task_performer=addresses,
+    task_definition_id=st.integers(0, 2**16 - 1),
+    epoch=st.integers(0, 2**32 - 1),
+)
+batches = st.builds(
+    BatchInfo,
+    root=hashes,
+    content_hash=hashes,
+    size=st.integers(0, 2**32 - 1),
+    epoch=st.integers(0, 2**32 - 1),
+    aggregator=addresses,
+)
+
+
+# --- the oracle ----------------------------------------------------------------------------------
+def specified_types(name: str) -> list[dict[str, str]]:
+    """The struct's members, read from the specification."""
+    (members,) = re.findall(rf"^{name}\((.*)\)$", SPECIFICATION, re.MULTILINE)
+    return [dict(zip(("type", "name"), member.split(" "), strict=True)) for member in members.split(",")]
+
+
+def oracle(domain: Domain, name: str, *values: Any) -> bytes:
+    """What eth-account would have a wallet sign. Values are in the order of the struct's members."""
+    members = specified_types(name)
+    message = {member["name"]: value for member, value in zip(members, values, strict=True)}
+    where = {
+        "name": "ProofOfInference",
+        "version": "1",
+        "chainId": domain.chain_id,
+        "verifyingContract": "0x" + domain.contract.hex(),
+    }
+    signable = encode_typed_data(where, {name: members}, message)
+    return keccak(b"\x19" + signable.version + signable.header + signable.body)
+
+
+def in_order(struct: Any) -> list[Any]:
+    """Our fields are in the order of the specification's."""
+    return [getattr(struct, field) for field in struct.__struct_fields__]
+
+
+@given(domains, requests)
+def test_a_task_id_is_what_a_wallet_signs(domain: Domain, request: TaskRequest) -> None:
+    assert domain.task_id(request) == oracle(domain, "TaskRequest", *in_order(request))
+
+
+@given(domains, infos)
+def test_a_task_info_hash_is_what_a_wallet_signs(domain: Domain, info: TaskInfo) -> None:
+    assert domain.task_info_hash(info) == oracle(domain, "TaskInfo", *in_order(info))
+
+
+@given(domains, hashes, st.sampled_from([Verdict.VALID, Verdict.INVALID]))
+def test_a_vote_is_what_a_wallet_signs(domain: Domain, info_hash: Digest, verdict: Verdict) -> None:
+    assert domain.vote(info_hash, verdict) == oracle(domain, "Vote", info_hash, int(verdict))
+
+
+@given(domains, batches)
+def test_a_batch_is_what_a_wallet_signs(domain: Domain, batch: BatchInfo) -> None:
+    assert domain.batch(batch) == oracle(domain, "Batch", *in_order(batch))
+
+
+@given(domains, addresses, st.binary(min_size=192, max_size=192))
+def test_a_possession_is_what_a_wallet_signs(domain: Domain, operator: Address, vote_key: bytes) -> None:
+    assert domain.key_possession(operator, vote_key) == oracle(domain, "KeyPossession", operator, keccak(vote_key))
+
+
+# --- the vectors that forge reads ------------------------------------------------------------------
+def test_the_domains_are_the_contracts() -> None:
+    assert CENTER.separator == unhex(VECTORS["centerDomainSeparator"])
+    assert REGISTRY.separator == unhex(VECTORS["registryDomainSeparator"])
+
+
+@pytest.mark.parametrize("entry", VECTORS["taskRequests"])
+def test_task_ids_are_the_contracts(entry: dict[str, str]) -> None:
+    request = TaskRequest(
+        requester=Address(unhex(entry["requester"])),
+        nonce=Uint256(entry["nonce"]),
+        performer=Address(unhex(entry["performer"])),
+        task_definition_id=int(entry["taskDefinitionId"]),
+        model_hash=Digest(unhex(entry["modelHash"])),
+        input_cid=Cid(entry["inputCid"]),
+        parameters=entry["parameters"],
+        seed=Digest(unhex(entry["seed"])),
+        fee=Uint256(entry["fee"]),
+        deadline=int(entry["deadline"]),
+    )
+    assert CENTER.task_id(request) == unhex(entry["digest"])
+
+
+@pytest.mark.parametrize("entry", VECTORS["taskInfos"])
+def test_task_info_hashes_are_the_contracts(entry: dict[str, str]) -> None:
+    info = TaskInfo(
+        task_id=Digest(unhex(entry["taskId"])),
+        proof_of_task=Cid(entry["proofOfTask"]),
+        data=unhex(entry["data"]),
+        task_performer=Address(unhex(entry["taskPerformer"])),
+        task_definition_id=int(entry["taskDefinitionId"]),
+        epoch=int(entry["epoch"]),
+    )
+    assert CENTER.task_info_hash(info) == unhex(entry["digest"])
+
+
+def test_votes_and_batches_are_the_contracts() -> None:
+    assert {int(entry["verdict"]) for entry in VECTORS["votes"]} == {1, 2}
+    for entry in VECTORS["votes"]:
+        info_hash = Digest(unhex(entry["taskInfoHash"]))
+        assert CENTER.vote(info_hash, Verdict(int(entry["verdict"]))) == unhex(entry["digest"])
+    for entry in VECTORS["batches"]:
+        root, content_hash = Digest(unhex(entry["root"])), Digest(unhex(entry["contentHash"]))
+        aggregator = Address(unhex(entry["aggregator"]))
+        batch = BatchInfo(root, content_hash, int(entry["size"]), int(entry["epoch"]), aggregator)
+        assert CENTER.batch(batch) == unhex(entry["digest"])
+
+
+def test_possessions_are_the_contracts() -> None:
+    curve = vectors("bls.json")
+    keys = {entry["secret"]: unhex(entry["publicKey"]) for entry in curve["keys"]}
+    for entry in curve["possessions"]:
+        operator = Address(unhex(entry["operator"]))
+        assert REGISTRY.key_possession(operator, keys[entry["secret"]]) == unhex(entry["digest"])
+
+
+# --- nothing replays -----------------------------------------------------------------------------
+CHANGED_REQUEST: dict[str, Any] = {
+    "requester": Address(b"\x01" * 20),
+    "nonce": Uint256(2),
+    "performer": Address(b"\x01" * 20),
+    "task_definition_id": 4,
+    "model_hash": sha("another model"),
+    "input_cid": Cid("another"),
+    "parameters": '{"top_k":1}',
+    "seed": sha("another seed"),
+    "fee": Uint256(1),
+    "deadline": 1,
+}
+CHANGED_INFO: dict[str, Any] = {
+    "task_id": sha("another task"),
+    "proof_of_task": Cid("another"),
+    "data": b"",
+    "task_performer": Address(b"\x01" * 20),
+    "task_definition_id": 4,
+    "epoch": 8,
+}
+CHANGED_BATCH: dict[str, Any] = {
+    "root": sha("another root"),
+    "content_hash": sha("another document"),
+    "size": 3,
+    "epoch": 8,
+    "aggregator": Address(b"\x01" * 20),
+}
+
+
+def test_every_field_is_signed() -> None:
+    batch = batch_vote().batch
+    for struct, digest, changed in (
+        (request(), DOMAIN.task_id, CHANGED_REQUEST),
+        (task_info(), DOMAIN.task_info_hash, CHANGED_INFO),
+        (batch, DOMAIN.batch, CHANGED_BATCH),
+    ):
+        assert set(changed) == set(struct.__struct_fields__)
+        digests = {digest(replace(struct, **{name: value})) for name, value in changed.items()}  # type: ignore[operator]
+        assert len(digests | {digest(struct)}) == len(changed) + 1  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("other", [Domain(31338, DOMAIN.contract), Domain(31337, Address(b"\x01" * 20))])
+def test_nothing_is_valid_on_another_chain_or_contract(other: Domain) -> None:
+    batch, info_hash = batch_vote().batch, sha("info")
+    assert other.task_id(request()) != DOMAIN.task_id(request())
+    assert other.task_info_hash(task_info()) != DOMAIN.task_info_hash(task_info())
+    assert other.vote(info_hash, Verdict.VALID) != DOMAIN.vote(info_hash, Verdict.VALID)
+    assert other.batch(batch) != DOMAIN.batch(batch)
+    assert other.key_possession(batch.aggregator, b"key") != DOMAIN.key_possession(batch.aggregator, b"key")
+
+
+def test_a_vote_cannot_be_turned_round() -> None:
+    assert DOMAIN.vote(sha("info"), Verdict.VALID) != DOMAIN.vote(sha("info"), Verdict.INVALID)
+
+
+def test_nobody_signs_an_abstention() -> None:
+    with pytest.raises(ValueError, match="a vote is valid or invalid"):
+        DOMAIN.vote(sha("info"), Verdict.ABSTAIN)
+
+
+def test_a_leaf_says_which_verdict() -> None:
+    parts = sha("task"), sha("info")
+    assert len({leaf(*parts, True), leaf(*parts, False), leaf(*reversed(parts), True)}) == 3
