@@ -1,1 +1,1 @@
-"""Measurements, one command each: `python3 dev.py bench NAME [--json FILE]`. Never tests: a slow machine fails nothing."""
+"""Measurements, a command each: `python3 dev.py bench NAME [--json FILE]`. No tests: a slow machine fails nothing."""

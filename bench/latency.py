@@ -18,6 +18,8 @@ from bench.table import Row, arguments, percentile, report
 from poi.client import PoiClient
 from poi.testnet.network import PERFORMER, LocalNetwork, open_network
 from poi.testnet.plan import plan
+from shared import log as logging
+from shared.config import LogConfig
 from shared.crypto.ecdsa import SecretKey
 
 ATTESTERS = 4
@@ -29,6 +31,7 @@ def main() -> None:
     parser = arguments(__doc__ or "")
     parser.add_argument("--tasks", type=int, default=60, help="measured tasks, after a few unmeasured ones")
     options = parser.parse_args()
+    logging.configure(LogConfig(level="warning", format="console"), "bench", "nobody")
     with tempfile.TemporaryDirectory(prefix="poi-bench-") as folder:
         rows = asyncio.run(_measure(Path(folder), options.tasks))
     report(f"latency: {ATTESTERS} attesters, {options.tasks} tasks one at a time", rows, options.json)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from io import BytesIO
@@ -13,7 +14,7 @@ from shared.constants import FETCH_TIMEOUT_SECONDS, MAX_DEADLINE_SECONDS, MAX_IN
 from shared.content.unixfs import build_file
 from shared.crypto import ecdsa
 from shared.digests import Domain
-from shared.errors import CodecError, ContentError, InferenceError, InputMismatch, RequestRefused
+from shared.errors import CodecError, ContentError, ContentUnavailable, InferenceError, InputMismatch, RequestRefused
 from shared.interfaces import Clock, ContentStore
 from shared.json_forms import FieldError, from_hex, request_from_json
 from shared.model_library import ModelLibrary
@@ -57,9 +58,13 @@ class Admission:
         self._domain, self._address, self._roster = domain, address, roster
         self._library, self._content, self._ledger = library, content, ledger
         self._clock, self._served, self._max_open_tasks = clock, served, max_open_tasks
+        self._storing = asyncio.Lock()
 
     async def admit(self, request_form: object, signature_form: object, document_form: object) -> Admitted | Task:
-        """`Admitted` for a new task, the former `Task` for a repeated request. Raises `RequestRefused`."""
+        """`Admitted` for a new task, the former `Task` for a repeated request, also after its deadline.
+
+        Raises `RequestRefused`; then nothing was stored.
+        """
         request, signature, document = _read(request_form, signature_form, document_form)
         task_id = self._domain.task_id(request)
         self._check_terms(request)
@@ -73,13 +78,18 @@ class Admission:
         former = await self._ledger.find(task_id)
         if former is not None:
             return former
+        self._check_deadline(request)
         definition = self._check_definition(request)
-        if self._ledger.count_open() >= self._max_open_tasks:
-            raise RequestRefused(BUSY, "the performer has too many open tasks", None, "try again in a moment")
-        await self._check_input(request, document, definition)
+        self._check_room()
         task = Task(task_id=task_id, request=request, requester_signature=signature, requested_at=self._clock.now())
-        stored = await self._ledger.add(task)
-        return Admitted(task) if stored is task else stored
+        was_here = await self._content.has(request.input_cid)
+        try:
+            await self._check_input(request, document, definition)
+            return await self._store(task, document)
+        except RequestRefused:
+            if document is None and not was_here:
+                await self._content.unpin(request.input_cid)  # it was fetched for this request alone
+            raise
 
     async def read_input(self, request: TaskRequest, card: ModelCard) -> tuple[InputDocument, Parameters]:
         """Input and parameters of an admitted request."""
@@ -95,6 +105,12 @@ class Admission:
             )
         if request.fee != 0:
             raise RequestRefused(FEE, "fees are not escrowed yet, so none is taken", "request.fee", "0")
+        if len(request.parameters.encode()) > MAX_PARAMETERS_BYTES:
+            raise RequestRefused(
+                INVALID_PARAMS, "too long", "request.parameters", f"at most {MAX_PARAMETERS_BYTES} bytes of JSON"
+            )
+
+    def _check_deadline(self, request: TaskRequest) -> None:
         now = self._clock.now()
         if not now < request.deadline <= now + MAX_DEADLINE_SECONDS:
             raise RequestRefused(
@@ -103,10 +119,10 @@ class Admission:
                 "request.deadline",
                 f"unix seconds between {int(now) + 1} and {int(now) + MAX_DEADLINE_SECONDS}",
             )
-        if len(request.parameters.encode()) > MAX_PARAMETERS_BYTES:
-            raise RequestRefused(
-                INVALID_PARAMS, "too long", "request.parameters", f"at most {MAX_PARAMETERS_BYTES} bytes of JSON"
-            )
+
+    def _check_room(self) -> None:
+        if self._ledger.count_open() >= self._max_open_tasks:
+            raise RequestRefused(BUSY, "the performer has too many open tasks", None, "try again in a moment")
 
     def _check_definition(self, request: TaskRequest) -> TaskDefinition:
         definitions = self._roster().definitions
@@ -129,28 +145,52 @@ class Admission:
         return definition
 
     async def _check_input(self, request: TaskRequest, document: bytes | None, definition: TaskDefinition) -> None:
-        """Fits the model and is what the CID says; stored only then."""
+        """Fits the model and is what the CID says."""
+        card = await self._card(definition)
+        data = document if document is not None else await self._fetch_input(request)
         try:
-            card = await self._library.card(definition)
-            data = document if document is not None else await self._fetch_input(request)
             parsed = decode_input(data)
-            parameters = decode_parameters(card, request.parameters)
-            validate_input(card, parsed, parameters)
+        except CodecError as error:
+            expected = "an input document (see docs/protocol.md §5)"
+            raise RequestRefused(INPUT_REFUSED, str(error), "input", expected) from None
+        try:
+            validate_input(card, parsed, decode_parameters(card, request.parameters))
         except InputMismatch as error:
             raise RequestRefused(INPUT_REFUSED, str(error), error.field, error.expected) from None
         except CodecError as error:
-            raise RequestRefused(
-                INPUT_REFUSED, str(error), "input", "an input document (see docs/protocol.md §5)"
-            ) from None
+            expected = "canonical JSON: keys sorted, no spaces"
+            raise RequestRefused(INPUT_REFUSED, str(error), "request.parameters", expected) from None
+
+    async def _card(self, definition: TaskDefinition) -> ModelCard:
+        try:
+            return await self._library.card(definition)
         except (InferenceError, ContentError) as error:
             raise RequestRefused(UNAVAILABLE, str(error), None, "try again later, or another performer") from None
-        if document is not None:
-            await self._content.add(document)
 
     async def _fetch_input(self, request: TaskRequest) -> bytes:
-        return await self._content.get(
-            request.input_cid, max_bytes=MAX_INPUT_BYTES, timeout_seconds=FETCH_TIMEOUT_SECONDS
-        )
+        try:
+            return await self._content.get(
+                request.input_cid, max_bytes=MAX_INPUT_BYTES, timeout_seconds=FETCH_TIMEOUT_SECONDS
+            )
+        except ContentUnavailable as error:
+            expected = "content that an operator serves, or the document itself as `input`"
+            raise RequestRefused(UNAVAILABLE, str(error), "request.inputCid", expected) from None
+        except ContentError as error:
+            expected = f"a file of at most {MAX_INPUT_BYTES} bytes"
+            raise RequestRefused(INPUT_REFUSED, str(error), "request.inputCid", expected) from None
+
+    async def _store(self, task: Task, document: bytes | None) -> Admitted | Task:
+        """One at a time: two requests must not take the last place or the same nonce, each with an input stored."""
+        async with self._storing:
+            former = await self._ledger.find(task.task_id)
+            if former is not None:
+                return former
+            self._check_room()
+            await self._ledger.check_nonce(task)
+            if document is not None:
+                await self._content.add(document)
+            await self._ledger.add(task)
+            return Admitted(task)
 
 
 def _read(

@@ -52,8 +52,11 @@ class TaskLedger:
             used = await self._store.get(NONCE, nonce_key)
             if used is not None and used != task.task_id:
                 raise RequestRefused(-32010, "the nonce was used for another task", "request.nonce", "a fresh nonce")
-            await self._store.put(NONCE, nonce_key, task.task_id)
-            await self._store.put(TASK, task.task_id, wire.encode(task))
+            # Together, so that they share one commit. A nonce alone, left by a crash between, takes the same task again.
+            await asyncio.gather(
+                self._store.put(NONCE, nonce_key, task.task_id),
+                self._store.put(TASK, task.task_id, wire.encode(task)),
+            )
             self._keep(task)
         return task
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from shared.constants import CHAIN_POLL_SECONDS
+from shared.constants import ROSTER_POLL_SECONDS
 from shared.errors import ChainUnavailable, Ignore
 from shared.interfaces import OperatorReader
 from shared.types import Address, Operator, OperatorTable, PeerKey, Role, TaskDefinition
@@ -56,7 +56,7 @@ EMPTY = Roster(epoch=0, operators=(), tables={}, definitions={})
 class RosterWatch:
     """Keeps a roster fresh by polling the chain; the last good one stays while the chain is away."""
 
-    def __init__(self, reader: OperatorReader, *, poll_seconds: float = CHAIN_POLL_SECONDS) -> None:
+    def __init__(self, reader: OperatorReader, *, poll_seconds: float = ROSTER_POLL_SECONDS) -> None:
         self._reader = reader
         self._poll_seconds = poll_seconds
         self._current = EMPTY

@@ -207,6 +207,9 @@ class EmbeddedNetwork:
         await self._stacks[index].aclose()
         return await self.start(index)
 
+    def store(self, index: int) -> EmbeddedContentStore:
+        return self._stores[index]
+
     async def plant(self, index: int, blocks: Blocks) -> None:
         for block in blocks.values():
             self._stores[index]._disk.files.write(block, is_durable=False)

@@ -108,8 +108,8 @@ class Attacker:
             return
 
     async def wait_for_hang_up(self) -> None:
-        """Until no connection is left."""
-        while self.host.get_network().get_connections(self.victim.peer_id):
+        """Until no connection is open."""
+        while any(not c.muxed_conn.is_closed for c in self.host.get_network().get_connections()):
             await trio.sleep(0.02)
 
     @property

@@ -49,15 +49,19 @@ def engine_of(function: Callable[[Tensors], Tensors] = multiply, seconds: float 
     return FunctionEngine({MODEL_HASH: FunctionModel((X,), function)}, seconds=seconds)
 
 
+HONEST_X = (1.0, 4.0, 1.0, 0.0)
+
+
 def document_of(*values: float) -> bytes:
     """An input that fits the model; four numbers."""
-    x = np.array([values or (1.0, 2.0, 3.0, 4.0)], np.float32)
+    x = np.array([values or HONEST_X], np.float32)
     return encode_input(InputDocument(tensors={"x": x}))
 
 
 DOCUMENT = document_of()
 OUTPUT = ClassifyOutput(
-    scores=encode_tensor(np.array([[1, 2, 3, 4]], np.float32) @ WEIGHTS),
-    label=int(np.argmax(np.array([1, 2, 3, 4], np.float32) @ WEIGHTS)),
+    scores=encode_tensor(np.array([HONEST_X], np.float32) @ WEIGHTS),
+    label=int(np.argmax(np.array(HONEST_X, np.float32) @ WEIGHTS)),
 )
+assert OUTPUT.label == 1  # not 0, which an empty answer would be too
 DATA = OUTPUT.label.to_bytes(32, "big")

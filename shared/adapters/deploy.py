@@ -9,7 +9,7 @@ from typing import Any
 from shared.adapters.chain_evm.abi import Abi, center_abi, registry_abi
 from shared.adapters.chain_evm.client import EvmClient
 from shared.adapters.chain_evm.sender import Sender
-from shared.adapters.chain_evm.wire import Receipt, number, tohex
+from shared.adapters.chain_evm.wire import Receipt, quantity, tohex
 from shared.adapters.terms import Deployment, NetworkTerms, Registration
 from shared.errors import ChainUnavailable, ConfigError
 from shared.types import Address, Cid, Digest
@@ -32,7 +32,7 @@ __all__ = [
 
 async def deploy(sender: Sender, terms: NetworkTerms) -> Deployment:
     """The registry, the center, and the registry's word that this center alone may slash."""
-    chain_id = number(await sender.client.request("eth_chainId"))
+    chain_id = quantity(await sender.client.request("eth_chainId"))
     bounds = (terms.minimum_stake_wei, terms.unbonding_seconds, terms.epoch_seconds)
     registry = _created(await _confirmed(sender, None, registry_abi().creation_data(*bounds, terms.vault)))
     owner = terms.owner or sender.address

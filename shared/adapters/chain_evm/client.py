@@ -15,7 +15,7 @@ from web3.providers.rpc import AsyncHTTPProvider
 from web3.types import RPCEndpoint
 
 from shared.adapters.chain_evm.abi import reverted
-from shared.adapters.chain_evm.wire import Block, Call, Known, Log, Receipt, number, tohex, unhex
+from shared.adapters.chain_evm.wire import Block, Call, Known, Log, Receipt, payload, quantity, tohex, unhex
 from shared.errors import ChainError, ChainUnavailable, ConfigError, Reverted
 from shared.types import Address, Digest
 
@@ -74,7 +74,7 @@ class EvmClient:
 
     async def require_network(self, chain_id: int, contracts: Sequence[Address]) -> None:
         """Raises `ConfigError` when this is another chain, or there is no code at an address."""
-        found = number(await self.request("eth_chainId"))
+        found = quantity(await self.request("eth_chainId"))
         if found != chain_id:
             raise ConfigError(f"the node is on chain {found}, the settings say {chain_id}")
         for contract in contracts:
@@ -84,11 +84,11 @@ class EvmClient:
     async def call(self, call: Call, *, sender: Address | None = None, block: BlockTag = "latest") -> bytes:
         """What the contract returns."""
         given = call.json(sender or Address(bytes(20)))
-        return unhex(await self.request("eth_call", given, _tag(block)))
+        return payload(await self.request("eth_call", given, _tag(block)))
 
     async def estimate_gas(self, call: Call, sender: Address) -> int:
         """Also the simulation: raises `Reverted` for what the contract would refuse now."""
-        return number(await self.request("eth_estimateGas", call.json(sender)))
+        return quantity(await self.request("eth_estimateGas", call.json(sender)))
 
     async def block(self, tag: BlockTag = "latest") -> Block | None:
         """None for a number that the chain has not reached, or no longer has."""
@@ -104,11 +104,11 @@ class EvmClient:
 
     async def nonce(self, address: Address, tag: BlockTag) -> int:
         """How many transactions of the address are mined ("latest"), or mined or ready to be ("pending")."""
-        return number(await self.request("eth_getTransactionCount", tohex(address), _tag(tag)))
+        return quantity(await self.request("eth_getTransactionCount", tohex(address), _tag(tag)))
 
     async def tip(self) -> int:
         """What the node suggests as priority fee, in wei."""
-        return number(await self.request("eth_maxPriorityFeePerGas"))
+        return quantity(await self.request("eth_maxPriorityFeePerGas"))
 
     async def send_raw(self, raw: bytes) -> None:
         """A signed transaction, into the node's pool."""
@@ -203,7 +203,9 @@ class _Provider(AsyncHTTPProvider):
     async def _make_request(self, method: RPCEndpoint, request_data: bytes) -> bytes:
         try:
             return await self._post(request_data)
-        except aiohttp.ServerDisconnectedError:
+        except aiohttp.ClientConnectorError:
+            raise
+        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
             # A kept connection that the node closed meanwhile; all methods in use may be asked twice.
             return await self._post(request_data)
 

@@ -154,6 +154,18 @@ class Known:
             )
 
 
+def quantity(answer: Any) -> int:
+    """A number that is the whole answer. Raises `ChainUnavailable`."""
+    with _Parsing("number"):
+        return number(answer)
+
+
+def payload(answer: Any) -> bytes:
+    """Bytes that are the whole answer. Raises `ChainUnavailable`."""
+    with _Parsing("data"):
+        return unhex(answer)
+
+
 def number(text: str) -> int:
     """From `0x…`. Raises ValueError, TypeError."""
     return int(text, 16)

@@ -79,7 +79,7 @@ class Keeper:
                 self.lag_seconds = max(0.0, trio.current_time() - before - limits.KEEPER_SECONDS)  # D15: a busy loop
 
     def _turn(self, nursery: trio.Nursery, now: float) -> None:
-        connected = set(self._swarm.get_connections_map())
+        connected = self._swarm.living()
         for peer in connected:
             if not self._members.is_welcome(peer):
                 nursery.start_soon(self._disconnect, peer)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, cast
 
 import structlog
 import trio
@@ -15,6 +15,7 @@ from libp2p.io.abc import ReadWriteCloser
 from libp2p.io.trio import TrioTCPStream
 from libp2p.network.auto_connector import AutoConnector
 from libp2p.network.connection.raw_connection import RawConnection
+from libp2p.network.connection.swarm_connection import SwarmConn
 from libp2p.network.swarm import Swarm
 from libp2p.peer.id import ID
 from libp2p.utils.multiaddr_utils import extract_ip_from_multiaddr, multiaddr_from_socket
@@ -96,6 +97,13 @@ class MemberSwarm(Swarm):
         for connection in connections[:-keep]:
             self.manager.run_task(self.hang_up, connection)
         self.connections[peer_id] = connections[-keep:]
+
+    def living(self) -> set[ID]:
+        """Peers with an open connection. D39: stock keeps some closed ones on its list for ever, and counts them."""
+        for connection in self.get_connections():
+            if connection.muxed_conn.is_closed:
+                self.remove_conn(cast(SwarmConn, connection))
+        return set(self.get_connections_map())
 
     async def hang_up(self, connection: INetConn) -> None:
         """The socket first: whatever libp2p still wants to say on the way could block on a peer that does not read."""

@@ -82,14 +82,13 @@ def test_a_shorter_or_longer_proof_fails(leaves: list[bytes], data: st.DataObjec
     assert not verify(tree.root, node, [*proof, tree.root])
 
 
-@given(st.lists(hashes, min_size=2, max_size=40, unique=True), hashes)
-def test_another_leaf_has_no_proof(leaves: list[bytes], stranger: bytes) -> None:
+@given(st.lists(hashes, min_size=2, max_size=40, unique=True))
+def test_another_leaf_has_no_proof(leaves: list[bytes]) -> None:
     *rest, other = leaves
     tree = MerkleTree(rest)
     with pytest.raises(KeyError):
         tree.proof(other)
-    assert not verify(tree.root, other, tree.proof(rest[0]))
-    assert verify(tree.root, stranger, []) is (tree.root == stranger)
+    assert not any(verify(tree.root, other, tree.proof(node)) for node in rest)
 
 
 def test_inner_nodes_are_no_leaves() -> None:

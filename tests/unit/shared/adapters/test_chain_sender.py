@@ -202,14 +202,15 @@ async def test_without_funds_nothing_is_sent_and_the_nonce_is_free(client: EvmCl
 
 async def test_fees_over_the_cap_are_not_paid(client: EvmClient) -> None:
     async with of(client, max_fee_wei=GWEI // 2) as sending:
-        with pytest.raises(ChainUnavailable, match="base fee is 1 gwei, over the cap of 0.5 gwei"):
+        with pytest.raises(ChainUnavailable, match=r"base fee is 1 gwei, over the cap of 0\.5 gwei"):
             await sending.send(FRIEND, b"", 1)
     assert await client.nonce(ME.address, "pending") == 0
 
 
 # --- pools ---------------------------------------------------------------------------------------
 async def test_an_answer_that_was_lost_makes_no_second_transaction(client: EvmClient) -> None:
-    send_raw, lost = client.send_raw, []
+    send_raw = client.send_raw
+    lost: list[bytes] = []
 
     async def forgetful(raw: bytes) -> None:
         await send_raw(raw)
