@@ -48,8 +48,9 @@ class Aggregator:
         self._gossip, self._topics, self._rules = gossip, topics, rules
         self._settler = settler
         self.pool = VotePool()
-        self._early: OrderedDict[tuple[Digest, bytes], Ballot] = OrderedDict()
+        self._early: OrderedDict[tuple[Digest, bytes, Verdict], Ballot] = OrderedDict()
         self._certificates: OrderedDict[Digest, CertificateMessage] = OrderedDict()  # by task id
+        self._concluding: set[Digest] = set()  # task ids whose certificate is being made
 
     @classmethod
     def from_node(cls, node: Node) -> Aggregator:
@@ -100,8 +101,10 @@ class Aggregator:
             return
         table = self._roster().table(message.task_info.epoch)
         tally = self.pool.open(info_hash, message, table)
-        for key in [key for key in self._early if key[0] == info_hash]:
-            await self._count(self._early.pop(key), tally)
+        # Out of the waiting room at once: while one is counted, others come and go there.
+        for ballot in [self._early.pop(key) for key in list(self._early) if key[0] == info_hash]:
+            await self._count(ballot, tally)
+        await self._conclude(tally)  # once more, in case that it could not be stored the last time
 
     async def _on_ballot(self, received: Received) -> None:
         ballot = messages.decode_vote(received.data)
@@ -109,7 +112,9 @@ class Aggregator:
         if tally is not None:
             await self._count(ballot, tally)
             return
-        self._early[ballot.task_info_hash, ballot.attester] = ballot
+        # By verdict too: an equivocator's second vote must not take the place of its first.
+        verdict = ballot.verdict if isinstance(ballot, VoteMessage) else Verdict.ABSTAIN
+        self._early[ballot.task_info_hash, ballot.attester, verdict] = ballot
         if len(self._early) > MAX_EARLY_VOTES:
             self._early.popitem(last=False)
 
@@ -132,10 +137,8 @@ class Aggregator:
         counted = self.pool.add_vote(ballot, tally)
         if counted is Counted.EQUIVOCATION:
             log.warning("equivocation", attester=ballot.attester.hex(), task=ballot.task_id.hex()[:8])
-        # (4) at the strict quorum, once
-        verdict = tally.reached()
-        if counted is Counted.NEW and verdict is not None and info.task_id not in self._certificates:
-            await self._certify(tally, verdict)
+        if counted is Counted.NEW:
+            await self._conclude(tally)
 
     # (2) verify the share
     def _is_signed(self, vote: VoteMessage, tally: Tally) -> bool:
@@ -147,6 +150,17 @@ class Aggregator:
             return True
         log.warning("vote dropped: wrong signature", attester=vote.attester.hex(), task=vote.task_id.hex()[:8])
         return False
+
+    async def _conclude(self, tally: Tally) -> None:
+        """(4) at the strict quorum, once."""
+        task_id, verdict = tally.message.task_info.task_id, tally.reached()
+        if verdict is None or task_id in self._certificates or task_id in self._concluding:
+            return
+        self._concluding.add(task_id)
+        try:
+            await self._certify(tally, verdict)
+        finally:
+            self._concluding.discard(task_id)
 
     async def _certify(self, tally: Tally, verdict: Verdict) -> None:
         # (4) aggregate
@@ -171,8 +185,8 @@ class Aggregator:
             invalid_power=tally.power(Verdict.INVALID),
         )
         # (6) persist, then publish; (7) settle
-        self._remember(message)
         await self._settler.add(certificate)
+        self._remember(message)
         await self._gossip.publish(self._topics.certificate, messages.encode(message))
         log.info("certified", task=certificate.task_info.task_id.hex()[:8], verdict=verdict.name.lower())
 

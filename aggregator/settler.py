@@ -125,7 +125,11 @@ class Settler:
 
     async def _settle_batch(self, certificates: list[TaskCertificate]) -> bool:
         """Whether the batch settled. False: settle each by itself."""
-        batch = make_batch(self._domain, certificates, self._roster().epoch, self._address)
+        try:
+            batch = make_batch(self._domain, certificates, self._roster().epoch, self._address)
+        except ValueError as error:  # their document would be over one block
+            log.warning("no batch; its tasks settle one by one", reason=str(error), size=len(certificates))
+            return False
         await self._content.add(batch.document)
         submission = await self._round.sign(batch)
         if submission is None:

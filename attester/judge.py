@@ -9,10 +9,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from shared.documents import InputDocument, ProofObject, decode_input, decode_parameters, decode_proof
-from shared.verification.method import Judgement
-
 from shared.constants import FETCH_TIMEOUT_SECONDS, MAX_INPUT_BYTES, MAX_PROOF_BYTES
+from shared.documents import InputDocument, ProofObject, decode_input, decode_parameters, decode_proof
 from shared.errors import (
     CodecError,
     ContentCorrupt,
@@ -27,8 +25,9 @@ from shared.messages import TaskMessage
 from shared.model_library import CardUnavailable, ModelLibrary, ModelUnavailable, ReadyModel
 from shared.reasons import AbstainReason, InvalidReason
 from shared.roster import Roster
-from shared.types import Address, Verdict
+from shared.types import Address, TaskDefinition, Verdict
 from shared.verification import METHODS
+from shared.verification.method import Judgement
 
 
 class _Decided(Exception):
@@ -54,26 +53,19 @@ class Judge:
             return decided.judgement
 
     async def _judge(self, message: TaskMessage) -> Judgement:
-        request, info = message.request, message.task_info
+        info = message.task_info
         if info.task_performer == self._address:
             raise _Decided(AbstainReason.OWN_TASK)
-        # (2) fetch
-        proof, document, model = await self._fetch(message)
-        # (3) binding
-        named = (proof.task_id, proof.card_cid, proof.model_hash, proof.input_cid)
-        if named != (info.task_id, model.card_cid, model.model_hash, request.input_cid):
-            raise _Decided(InvalidReason.PROOF_UNBOUND)
+        definition = self._definition(message)
+        # (2) fetch (3) binding
+        proof, document, model = await self._fetch(message, definition)
         # (4) verify by the method
-        method = METHODS.get(model.card.method)
-        if method is None:
-            raise _Decided(AbstainReason.METHOD_UNKNOWN)
         try:
-            parameters = decode_parameters(model.card, request.parameters)
-            return await method.verify(
+            return await METHODS[definition.method].verify(
                 task_id=info.task_id,
                 card=model.card,
                 document=document,
-                parameters=parameters,
+                parameters=decode_parameters(model.card, message.request.parameters),
                 output=proof.output,
                 data=info.data,
                 run=model.run,
@@ -82,19 +74,43 @@ class Judge:
             raise _Decided(AbstainReason.INPUT_UNUSABLE) from None
         except InferenceFailed:
             raise _Decided(AbstainReason.ENGINE_FAILED) from None
+        # A run may have to load the model again, when another one pushed it out.
         except ModelUnavailable:
             raise _Decided(AbstainReason.MODEL_UNAVAILABLE) from None
+        except ModelMismatch:
+            raise _Decided(AbstainReason.MODEL_MISMATCH) from None
 
-    async def _fetch(self, message: TaskMessage) -> tuple[ProofObject, InputDocument, ReadyModel]:
-        """All at once; the first decision counts and cancels the rest."""
+    def _definition(self, message: TaskMessage) -> TaskDefinition:
+        """What this attester knows of the kind of task. Before anything is judged: the proof of an unknown method may
+        look like nothing that can be read here, and be right."""
+        definition = self._roster().definitions.get(message.request.task_definition_id)
+        if definition is None:
+            raise _Decided(AbstainReason.CARD_UNAVAILABLE)
+        if definition.method not in METHODS:
+            raise _Decided(AbstainReason.METHOD_UNKNOWN)
+        return definition
+
+    async def _fetch(
+        self, message: TaskMessage, definition: TaskDefinition
+    ) -> tuple[ProofObject, InputDocument, ReadyModel]:
+        """All at once. The proof decides first: what is wrong with it is provable whatever else cannot be fetched, and
+        whoever withholds the input must not hide it."""
+        document = asyncio.create_task(self._input(message))
+        model = asyncio.create_task(self._model(message, definition))
         try:
-            async with asyncio.TaskGroup() as group:
-                proof = group.create_task(self._proof(message))
-                document = group.create_task(self._input(message))
-                model = group.create_task(self._model(message))
-        except* _Decided as group_of:
-            raise _first(group_of) from None
-        return proof.result(), document.result(), model.result()
+            proof = await self._bound_proof(message, definition)
+            return proof, *await asyncio.gather(document, model)
+        finally:
+            for task in (document, model):
+                task.cancel()
+            await asyncio.gather(document, model, return_exceptions=True)
+
+    async def _bound_proof(self, message: TaskMessage, definition: TaskDefinition) -> ProofObject:
+        proof, request = await self._proof(message), message.request
+        named = (proof.task_id, proof.card_cid, proof.model_hash, proof.input_cid)
+        if named != (message.task_info.task_id, definition.card_cid, request.model_hash, request.input_cid):
+            raise _Decided(InvalidReason.PROOF_UNBOUND)
+        return proof
 
     async def _proof(self, message: TaskMessage) -> ProofObject:
         try:
@@ -126,10 +142,7 @@ class Judge:
         except (ContentTooLarge, ContentCorrupt, CodecError):
             raise _Decided(AbstainReason.INPUT_UNUSABLE) from None
 
-    async def _model(self, message: TaskMessage) -> ReadyModel:
-        definition = self._roster().definitions.get(message.request.task_definition_id)
-        if definition is None:
-            raise _Decided(AbstainReason.CARD_UNAVAILABLE)
+    async def _model(self, message: TaskMessage, definition: TaskDefinition) -> ReadyModel:
         if definition.model_hash != message.request.model_hash:
             # The requester asked for a model that this definition does not have: no output can be right.
             raise _Decided(AbstainReason.INPUT_UNUSABLE)
@@ -143,16 +156,3 @@ class Judge:
             raise _Decided(AbstainReason.MODEL_MISMATCH) from None
         except InferenceFailed:
             raise _Decided(AbstainReason.ENGINE_FAILED) from None
-
-
-def _first(group: ExceptionGroup[_Decided]) -> _Decided:
-    """An invalid one, if there is any: it is provable whatever else could not be fetched."""
-    decisions: list[_Decided] = []
-    stack: list[BaseException] = [group]
-    while stack:
-        error = stack.pop()
-        if isinstance(error, BaseExceptionGroup):
-            stack.extend(error.exceptions)
-        elif isinstance(error, _Decided):
-            decisions.append(error)
-    return min(decisions, key=lambda decided: decided.judgement.verdict is not Verdict.INVALID)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
-
-from shared.documents import InputDocument, ModelCard, Parameters, decode_input, decode_parameters, validate_input
+from weakref import WeakValueDictionary
 
 from performer.ledger import BUSY, TaskLedger
 from shared.constants import FETCH_TIMEOUT_SECONDS, MAX_DEADLINE_SECONDS, MAX_INPUT_BYTES, MAX_PARAMETERS_BYTES
 from shared.content.unixfs import build_file
 from shared.crypto import ecdsa
 from shared.digests import Domain
+from shared.documents import InputDocument, ModelCard, Parameters, decode_input, decode_parameters, validate_input
 from shared.errors import CodecError, ContentError, ContentUnavailable, InferenceError, InputMismatch, RequestRefused
 from shared.interfaces import Clock, ContentStore
 from shared.json_forms import FieldError, from_hex, request_from_json
@@ -58,7 +59,8 @@ class Admission:
         self._domain, self._address, self._roster = domain, address, roster
         self._library, self._content, self._ledger = library, content, ledger
         self._clock, self._served, self._max_open_tasks = clock, served, max_open_tasks
-        self._storing = asyncio.Lock()
+        self._arriving = 0  # being stored, and not yet in the ledger
+        self._nonces: WeakValueDictionary[tuple[Address, int], asyncio.Lock] = WeakValueDictionary()
 
     async def admit(self, request_form: object, signature_form: object, document_form: object) -> Admitted | Task:
         """`Admitted` for a new task, the former `Task` for a repeated request, also after its deadline.
@@ -121,7 +123,7 @@ class Admission:
             )
 
     def _check_room(self) -> None:
-        if self._ledger.count_open() >= self._max_open_tasks:
+        if self._ledger.count_open() + self._arriving >= self._max_open_tasks:
             raise RequestRefused(BUSY, "the performer has too many open tasks", None, "try again in a moment")
 
     def _check_definition(self, request: TaskRequest) -> TaskDefinition:
@@ -180,17 +182,28 @@ class Admission:
             raise RequestRefused(INPUT_REFUSED, str(error), "request.inputCid", expected) from None
 
     async def _store(self, task: Task, document: bytes | None) -> Admitted | Task:
-        """One at a time: two requests must not take the last place or the same nonce, each with an input stored."""
-        async with self._storing:
+        nonce = (task.request.requester, int(task.request.nonce))
+        # Requests with one nonce wait for each other: of two tasks, the one refused must leave no input behind.
+        async with self._nonces.setdefault(nonce, asyncio.Lock()):
             former = await self._ledger.find(task.task_id)
             if former is not None:
                 return former
-            self._check_room()
-            await self._ledger.check_nonce(task)
-            if document is not None:
-                await self._content.add(document)
-            await self._ledger.add(task)
+            with self._place():
+                await self._ledger.check_nonce(task)
+                if document is not None:
+                    await self._content.add(document)
+                await self._ledger.add(task)
             return Admitted(task)
+
+    @contextmanager
+    def _place(self) -> Iterator[None]:
+        """Kept until the ledger counts the task, or requests that come together would all take the last one."""
+        self._check_room()
+        self._arriving += 1
+        try:
+            yield
+        finally:
+            self._arriving -= 1
 
 
 def _read(

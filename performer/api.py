@@ -143,7 +143,7 @@ def _read_wait(params: Mapping[str, Any]) -> tuple[Digest, frozenset[Phase] | No
     except FieldError as error:
         raise RequestRefused(INVALID_PARAMS, str(error), error.field, error.expected) from None
     goal = params.get("waitFor")
-    if goal is not None and goal not in WAIT_FOR:
+    if goal is not None and (not isinstance(goal, str) or goal not in WAIT_FOR):
         raise RequestRefused(INVALID_PARAMS, "wrong waitFor", "waitFor", "certified or final")
     timeout = params.get("timeoutSeconds", LONG_POLL_SECONDS)
     if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 <= timeout <= LONG_POLL_SECONDS:

@@ -11,7 +11,7 @@ from shared import wire
 from shared.constants import MAX_LONG_POLLS
 from shared.errors import IllegalTransition, RequestRefused
 from shared.interfaces import TaskStore
-from shared.types import Address, Digest
+from shared.types import Digest
 from shared.workflow import Event, Task, advance
 
 log = structlog.get_logger(__name__)
@@ -20,6 +20,7 @@ TASK = "task"
 NONCE = "nonce"
 KEPT_FINAL_TASKS = 10_000  # in memory; older ones are read back from the store
 BUSY = -32005
+NONCE_USED = -32010
 
 _decode = wire.decoder(Task).decode
 
@@ -37,28 +38,33 @@ class TaskLedger:
     async def load(self) -> None:
         """Everything that a former run left."""
         async for _, stored in self._store.scan(TASK):
-            self._keep(_decode(stored))
+            task = _decode(stored)
+            if task.task_id not in self._tasks:  # the door may be open already: what it took is newer
+                self._keep(task)
 
     async def add(self, task: Task) -> Task:
         """Durable before it returns. A task that is here already is returned as it is.
 
         Raises `RequestRefused` when the requester used the nonce for another task.
         """
-        nonce_key = _nonce_key(task.request.requester, task.request.nonce)
         async with self._lock:
-            former = self._tasks.get(task.task_id) or await self.find(task.task_id)
+            former = await self.find(task.task_id)
             if former is not None:
                 return former
-            used = await self._store.get(NONCE, nonce_key)
-            if used is not None and used != task.task_id:
-                raise RequestRefused(-32010, "the nonce was used for another task", "request.nonce", "a fresh nonce")
-            # Together, so that they share one commit. A nonce alone, left by a crash between, takes the same task again.
+            await self.check_nonce(task)
+            # Together: they share one commit. A nonce alone, left by a crash between, takes the same task again.
             await asyncio.gather(
-                self._store.put(NONCE, nonce_key, task.task_id),
+                self._store.put(NONCE, _nonce_key(task), task.task_id),
                 self._store.put(TASK, task.task_id, wire.encode(task)),
             )
             self._keep(task)
         return task
+
+    async def check_nonce(self, task: Task) -> None:
+        """Raises `RequestRefused` when the requester used the nonce for another task."""
+        used = await self._store.get(NONCE, _nonce_key(task))
+        if used is not None and used != task.task_id:
+            raise RequestRefused(NONCE_USED, "the nonce was used for another task", "request.nonce", "a fresh nonce")
 
     def get(self, task_id: Digest) -> Task | None:
         """From memory."""
@@ -128,5 +134,5 @@ class TaskLedger:
             del self._final[oldest], self._tasks[oldest]
 
 
-def _nonce_key(requester: Address, nonce: int) -> bytes:
-    return requester + nonce.to_bytes(32, "big")
+def _nonce_key(task: Task) -> bytes:
+    return task.request.requester + task.request.nonce.to_bytes(32, "big")

@@ -128,7 +128,10 @@ class Performer:
 
     async def _perform_next(self) -> None:
         while True:
-            task = await self._queue.get()
+            queued = await self._queue.get()
+            task = self.ledger.get(queued.task_id)
+            if task is None or task.phase is not Phase.REQUESTED or self._clock.now() >= task.request.deadline:
+                continue  # settled or run out while it waited
             try:
                 await self._perform(task)
             except PoiError as error:

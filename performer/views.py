@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from shared.documents import Output, output_view
-
 from shared.json_forms import certificate_to_json, request_to_json, to_hex
 from shared.workflow import Task
 

@@ -7,11 +7,14 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 
 from shared.errors import PoiError
+
+if TYPE_CHECKING:
+    from shared.config import Config
 
 FAILED = 2
 INTERRUPTED = 130  # 128 + SIGINT, as shells say it
@@ -25,6 +28,8 @@ app = typer.Typer(
 )
 key_app = typer.Typer(help="The node seed and the keys it gives.", no_args_is_help=True)
 app.add_typer(key_app, name="key")
+operator_app = typer.Typer(help="Register, leave, withdraw: dealings with the registry.", no_args_is_help=True)
+app.add_typer(operator_app, name="operator")
 
 ConfigFile = Annotated[Path, typer.Option("--config", metavar="FILE", help="Settings; see config.example.toml.")]
 KeystoreFile = Annotated[Path, typer.Option("--keystore", metavar="FILE", help="The encrypted node seed.")]
@@ -117,6 +122,54 @@ def deploy(
     from poi.deploy import main as run_deploy
 
     raise typer.Exit(run_deploy(chain_rpc, config_dir, attesters, models))
+
+
+# --- operators -----------------------------------------------------------------------------------
+@operator_app.command("register")
+def operator_register(
+    p2p_address: Annotated[
+        str, typer.Option("--p2p-address", metavar="MULTIADDR", help="Where others dial it: /ip4/HOST/tcp/PORT.")
+    ],
+    stake_ether: Annotated[float, typer.Option("--stake", min=0, help="Stake, in ether.")],
+    role: Annotated[list[str], typer.Option("--role", help="performer, attester or aggregator; several are fine.")],
+    config: ConfigFile = Path("config.toml"),
+) -> None:
+    """Register the keystore's operator with stake. The gateway that is registered is http.public_url."""
+    from poi import operators
+
+    stake_wei = round(stake_ether * 10**9) * 10**9  # to the gwei, as voting power is counted
+    roles = operators.roles_of(role)
+    operators.run(_settings(config), lambda registrar: registrar.register(roles, stake_wei, p2p_address))
+
+
+@operator_app.command("leave")
+def operator_leave(config: ConfigFile = Path("config.toml")) -> None:
+    """Stop being an operator, for ever. The stake unbonds, and stays slashable meanwhile."""
+    from poi import operators
+
+    operators.run(_settings(config), operators.Registrar.leave)
+
+
+@operator_app.command("withdraw")
+def operator_withdraw(config: ConfigFile = Path("config.toml")) -> None:
+    """Take the stake back once it has unbonded."""
+    from poi import operators
+
+    operators.run(_settings(config), operators.Registrar.withdraw)
+
+
+@operator_app.command("roll")
+def operator_roll(config: ConfigFile = Path("config.toml")) -> None:
+    """Freeze the registered attesters into the next epoch's table. Anyone may, once an epoch is over."""
+    from poi import operators
+
+    operators.run(_settings(config), operators.Registrar.roll)
+
+
+def _settings(path: Path) -> Config:
+    from shared import config
+
+    return config.load(path)
 
 
 # --- keys ----------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from shared import batch
 from shared.adapters import deploy
@@ -225,14 +226,15 @@ def sender_of(client: EvmClient, person: Person, *, replace_after_seconds: float
 
 
 @asynccontextmanager
-async def open_chain(kind: str, terms: NetworkTerms = TERMS) -> AsyncIterator[Chain]:
+async def open_chain(kind: str, terms: NetworkTerms = TERMS, *, state_file: Path | None = None) -> AsyncIterator[Chain]:
     """ "anvil" or "memory"; deployed, nobody registered."""
     if kind == "memory":
         chain = MemoryChain(replace(terms, owner=OWNER.address), block_seconds=BLOCK_SECONDS, poll_seconds=POLL_SECONDS)
         yield ModelChain(kind, chain.deployment, chain, chain, chain=chain)
         return
+    settings = AnvilSettings(block_seconds=BLOCK_SECONDS, state_file=state_file)
     async with AsyncExitStack() as stack:
-        anvil = await stack.enter_async_context(Anvil(AnvilSettings(block_seconds=BLOCK_SECONDS)))
+        anvil = await stack.enter_async_context(Anvil(settings))
         client = await stack.enter_async_context(EvmClient(anvil.url))
         await deploy.set_balance(client, OWNER.address, 1000 * ETHER)
         sender = await stack.enter_async_context(sender_of(client, OWNER))

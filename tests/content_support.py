@@ -8,6 +8,7 @@ import io
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,6 +28,7 @@ OPERATORS = [Address(bytes([number]) * 20) for number in range(1, 4)]
 VECTORS: list[dict[str, Any]] = json.loads((Path(__file__).parent / "vectors" / "cids.json").read_text())["files"]
 
 
+@lru_cache(64)
 def content_of(size: int) -> bytes:
     """The content of tests/vectors/cids.json."""
     hashes = (hashlib.sha256(counter.to_bytes(4, "big")).digest() for counter in range(-(-size // 32)))

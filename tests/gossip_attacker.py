@@ -23,7 +23,7 @@ from multiaddr import Multiaddr
 
 from shared.adapters.gossip_libp2p import LibP2PGossip
 from shared.adapters.gossip_libp2p.bridge import TrioThread
-from shared.adapters.gossip_libp2p.budgets import Conduct
+from shared.adapters.gossip_libp2p.budgets import ORIGIN, Conduct, Meter
 from shared.errors import Reject
 from shared.types import PeerKey
 from tests.gossip_support import LibP2PNetwork, Reader, secret_of, until
@@ -177,8 +177,9 @@ class Arena:
         return self.victim.health().counters.get(name, 0)
 
     def forgive(self) -> None:
-        """Cases share an attacker: its strikes must not add up to a ban."""
+        """Cases share an attacker: its strikes must not add up to a ban, nor its messages to a flood."""
         self.victim._members.conduct = Conduct()
+        self.victim._node._pubsub._origins = Meter(ORIGIN)
 
     async def expect_alive(self) -> None:
         """Honest messages pass in both directions."""

@@ -49,7 +49,11 @@ async def serve(*, host: str, port: int, routes: Routes, health: Health, metrics
 async def _cors(request: web.Request, handler: Callable[[web.Request], Any]) -> web.StreamResponse:
     if request.method == "OPTIONS":
         return web.Response(status=204, headers=CORS)
-    response: web.StreamResponse = await handler(request)
+    try:
+        response: web.StreamResponse = await handler(request)
+    except web.HTTPException as error:
+        error.headers.update(CORS)  # or a page would see a network error instead of the 404
+        raise
     if not response.prepared:
         response.headers.update(CORS)
     return response

@@ -16,7 +16,10 @@ from shared.errors import PoiError, RequestRefused
 log = structlog.get_logger(__name__)
 
 PARSE_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS, INTERNAL_ERROR = -32700, -32600, -32601, -32602, -32603
+BUSY = -32005
 MAX_CALLS = 16  # in one JSON array: each may wait for its own answer
+MAX_HELD_BYTES = 16 * MAX_RPC_BODY_BYTES  # of bodies that are read or answered now, of all callers together
+BODY_SECONDS = 30.0  # for the whole body: 8 MiB at 2.3 Mbit/s
 MAX_ID_CHARACTERS = 128
 
 Method = Callable[[Mapping[str, Any]], Awaitable[Any]]
@@ -25,18 +28,43 @@ Method = Callable[[Mapping[str, Any]], Awaitable[Any]]
 class JsonRpc:
     """Methods by name, each with the names of its parameters in positional order."""
 
-    def __init__(self, methods: Mapping[str, tuple[Method, tuple[str, ...]]]) -> None:
-        self._methods = methods
+    def __init__(
+        self,
+        methods: Mapping[str, tuple[Method, tuple[str, ...]]],
+        *,
+        max_held_bytes: int = MAX_HELD_BYTES,
+        body_seconds: float = BODY_SECONDS,
+    ) -> None:
+        self._methods, self._max_held_bytes, self._body_seconds = methods, max_held_bytes, body_seconds
+        self._held_bytes = 0
 
     async def handle(self, request: web.Request) -> web.Response:
-        """The route. Always HTTP 200 with a JSON-RPC answer, 204 for notifications alone; 413 over the size limit."""
+        """The route. Always HTTP 200 with a JSON-RPC answer, 204 for notifications alone; 413 over the size limit, 408
+        for a body that does not come, 503 while all bodies together are too many bytes."""
+        body = bytearray()
         try:
-            body = await _read_limited(request)
-        except web.HTTPRequestEntityTooLarge:
-            answer = _error(
-                None, INVALID_REQUEST, "the request is too large", None, f"at most {MAX_RPC_BODY_BYTES} bytes"
-            )
-            return _respond(answer, status=413)
+            async with asyncio.timeout(self._body_seconds):
+                await self._read(request, body)
+            return await self._handle_body(bytes(body))
+        except _Refused as refused:
+            return refused.response
+        except TimeoutError:
+            return _refuse(408, INVALID_REQUEST, "the request did not come", f"all of it in {self._body_seconds:g} s")
+        finally:
+            self._held_bytes -= len(body)
+
+    async def _read(self, request: web.Request, body: bytearray) -> None:
+        # aiohttp's own limit (client_max_size) is the application's; this route states its own, wherever it is mounted.
+        async for chunk in request.content.iter_chunked(1 << 16):
+            body += chunk
+            self._held_bytes += len(chunk)
+            if len(body) > MAX_RPC_BODY_BYTES:
+                expected = f"at most {MAX_RPC_BODY_BYTES} bytes"
+                raise _Refused(_refuse(413, INVALID_REQUEST, "the request is too large", expected))
+            if self._held_bytes > self._max_held_bytes:
+                raise _Refused(_refuse(503, BUSY, "too many large requests are under way", "try again in a moment"))
+
+    async def _handle_body(self, body: bytes) -> web.Response:
         try:
             call = msgspec.json.decode(body)
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
@@ -90,8 +118,10 @@ def _by_name(params: Any, names: tuple[str, ...]) -> Mapping[str, Any]:
         unknown = sorted(set(params) - set(names))
         if not unknown:
             return params
-        raise RequestRefused(INVALID_PARAMS, "unknown parameter", str(unknown[0])[:64], f"one of {', '.join(names)}")
-    raise RequestRefused(INVALID_PARAMS, "wrong params", "params", f"an object or array of {', '.join(names)}")
+        expected = f"one of {', '.join(names)}" if names else "no parameters"
+        raise RequestRefused(INVALID_PARAMS, "unknown parameter", unknown[0][:64], expected)
+    expected = f"an object or array of {', '.join(names)}" if names else "no parameters"
+    raise RequestRefused(INVALID_PARAMS, "wrong params", "params", expected)
 
 
 def _is_id(call_id: Any) -> bool:
@@ -109,11 +139,11 @@ def _respond(answer: Any, *, status: int = 200) -> web.Response:
     return web.Response(body=msgspec.json.encode(answer), content_type="application/json", status=status)
 
 
-async def _read_limited(request: web.Request) -> bytes:
-    # aiohttp's own limit (client_max_size) is the application's; this route states its own, wherever it is mounted.
-    body = bytearray()
-    async for chunk in request.content.iter_chunked(1 << 16):
-        body += chunk
-        if len(body) > MAX_RPC_BODY_BYTES:
-            raise web.HTTPRequestEntityTooLarge(max_size=MAX_RPC_BODY_BYTES, actual_size=len(body))
-    return bytes(body)
+def _refuse(status: int, code: int, message: str, expected: str) -> web.Response:
+    return _respond(_error(None, code, message, None, expected), status=status)
+
+
+class _Refused(Exception):
+    def __init__(self, response: web.Response) -> None:
+        super().__init__(response.status)
+        self.response = response

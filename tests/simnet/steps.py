@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Self
 
 from shared.adapters.content_hedge import Source
@@ -93,21 +94,31 @@ class SteppedGossip(MemoryGossip):
             self._hub.leave(self)
 
 
+@dataclass
+class Shelf:
+    """What a node does with content beyond storing it. Liars change these."""
+
+    bend: Callable[[bytes], bytes] = lambda data: data  # before it is stored, and its CID made
+    hides: Callable[[bytes], bool] = lambda data: False  # stored, and served to nobody
+
+
 class SteppedContent(MemoryContentStore):
-    """`reaches` says whose gateway answers: not that of a dead node, nor one across a partition. `bend` is what a liar
-    does to the bytes of each file before it is stored."""
+    """`reaches` says whose gateway answers: not that of a dead node, nor one across a partition."""
 
     def __init__(
-        self, hub: ContentHub, own: Address, life: Life, reaches: Callable[[Address], bool], bend: Callable[[bytes], bytes]
+        self, hub: ContentHub, own: Address, life: Life, reaches: Callable[[Address], bool], shelf: Shelf
     ) -> None:
         hub.blocks.setdefault(own, {})
         hub.pins.setdefault(own, {})
         super().__init__(hub, own)
-        self._life, self._reaches, self._bend = life, reaches, bend
+        self._life, self._reaches, self._shelf = life, reaches, shelf
 
     async def add(self, data: bytes) -> Cid:
         await self._life.step("before add content")
-        cid = await super().add(self._bend(data))
+        data = self._shelf.bend(data)
+        cid = await super().add(data)
+        if self._shelf.hides(data):
+            self._hub.withhold(self._own, cid)
         await self._life.step("after add content")
         return cid
 

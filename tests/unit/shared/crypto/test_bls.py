@@ -11,7 +11,8 @@ from py_arkworks_bls12381 import G1Point, G2Point, Scalar
 from py_ecc.bls.hash_to_curve import hash_to_G1
 from py_ecc.fields import optimized_bls12_381_FQ as FQ
 from py_ecc.fields import optimized_bls12_381_FQ2 as FQ2
-from py_ecc.optimized_bls12_381 import G2, curve_order, multiply, neg, normalize, pairing
+from py_ecc.fields import optimized_bls12_381_FQ12 as FQ12
+from py_ecc.optimized_bls12_381 import G2, curve_order, final_exponentiate, multiply, neg, normalize, pairing
 
 from shared.crypto import bls
 from shared.errors import CodecError
@@ -47,6 +48,7 @@ def py_ecc_key(scalar: int) -> bytes:
 @pytest.mark.parametrize(
     ("scalar", "digest"),
     [(1, bytes(32)), (bls.ORDER - 1, b"\xff" * 32), (int.from_bytes(sha("scalar"), "big") % bls.ORDER, DIGEST)],
+    ids=["one", "minus one", "a scalar"],
 )
 def test_keys_and_signatures_are_py_eccs(scalar: int, digest: bytes) -> None:
     ours = bls.SecretKey(scalar)
@@ -61,8 +63,10 @@ def test_py_ecc_verifies_our_signature() -> None:
     point = FQ2([x0, x1]), FQ2([y0, y1]), FQ2.one()
     x, y = (FQ(int.from_bytes(signature[i : i + 48], "big")) for i in (0, 48))
     hashed = hash_to_G1(DIGEST, bls.SUITE, hashlib.sha256)  # type: ignore[arg-type]
-    assert pairing(G2, (x, y, FQ.one())) == pairing(point, hashed)
-    assert pairing(G2, neg((x, y, FQ.one()))) != pairing(point, hashed)
+    # e(G2, -signature) · e(key, message) = 1, with one final exponentiation for both.
+    product = pairing(G2, neg((x, y, FQ.one())), final_exponentiate=False)
+    product *= pairing(point, hashed, final_exponentiate=False)
+    assert final_exponentiate(product) == FQ12.one()
 
 
 def test_the_order_is_the_curves() -> None:

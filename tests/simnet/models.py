@@ -1,0 +1,46 @@
+"""The shipped models for simulations: their real files and cards, run on the loop itself, without a thread."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cache
+
+from shared.adapters.memory.engine import FunctionEngine, FunctionModel
+from shared.documents import InputDocument, ModelCard, Parameters, encode_input, encode_parameters
+from shared.types import Digest
+from shared.verification.method import Forward
+from tests.inference_support import MODELS, card_of, digit_input, runner_of
+
+RUN_SECONDS = 0.02  # of virtual time: what a small model takes on a busy machine
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """A model as its performer has it."""
+
+    name: str
+    card: ModelCard
+    card_bytes: bytes
+    model_bytes: bytes
+
+    @property
+    def hash(self) -> Digest:
+        return Digest(hashlib.sha256(self.model_bytes).digest())
+
+
+@cache
+def shipped(name: str) -> Shipped:
+    folder = MODELS / name
+    return Shipped(name, card_of(name), (folder / "card.json").read_bytes(), (folder / "model.onnx").read_bytes())
+
+
+def engine_of(names: tuple[str, ...]) -> FunctionEngine:
+    """Runs these models and no other."""
+    models = {shipped(name).hash: FunctionModel(shipped(name).card.inputs, runner_of(name).run) for name in names}
+    return FunctionEngine(models, seconds=RUN_SECONDS)
+
+
+def decoy() -> Forward:
+    """Another model with the inputs and outputs of "digits"."""
+    return runner_of("digits/decoy").forward
