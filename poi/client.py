@@ -7,6 +7,8 @@ async with PoiClient("http://127.0.0.1:8700", key) as client:
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 import secrets
 import time
 from io import BytesIO
@@ -16,6 +18,7 @@ from typing import Any, Self
 import aiohttp
 import msgspec
 
+from shared.canonical import encode_canonical
 from shared.constants import LONG_POLL_SECONDS
 from shared.content.unixfs import build_file
 from shared.crypto.ecdsa import SecretKey
@@ -27,10 +30,17 @@ from shared.validation import verify_certificate
 
 CALL_SECONDS = LONG_POLL_SECONDS + 10
 DEFAULT_DEADLINE_SECONDS = 600
+MAX_ANSWER_BYTES = 64 << 20  # a proof of MAX_PROOF_BYTES, its numbers written out
+PAUSE_SECONDS = 0.2  # between questions to a door that answers at once what is not yet so
+BUSY = -32005
 
 
 class PerformerUnreachable(PoiError):
-    """The performer's door did not answer."""
+    """The performer's door did not answer, or not as a door does."""
+
+
+class UntrueAnswer(PoiError):
+    """The performer's answer is not about what was asked."""
 
 
 class PoiClient:
@@ -85,7 +95,7 @@ class PoiClient:
             task_definition_id=task_definition_id,
             model_hash=Digest(from_hex(definition["modelHash"], "modelHash", 32)),
             input_cid=input_cid,
-            parameters=msgspec.json.encode(parameters or {}, order="deterministic").decode(),
+            parameters=msgspec.json.encode(parameters or {}, order="sorted").decode(),
             seed=Digest(secrets.token_bytes(32)),
             fee=Uint256(0),
             deadline=int(time.time()) + deadline_seconds,
@@ -102,34 +112,52 @@ class PoiClient:
     async def request(
         self, task_definition_id: int, document: dict[str, Any] | str, parameters: dict[str, Any] | None = None
     ) -> Digest:
-        """Prepare and send."""
-        _, call = await self.prepare(task_definition_id, document, parameters)
-        return await self.send(call)
+        """Prepare and send. Raises `UntrueAnswer` when the performer took another task than the one that was signed."""
+        task_id, call = await self.prepare(task_definition_id, document, parameters)
+        if await self.send(call) != task_id:
+            raise UntrueAnswer("the performer answered with the id of another task")
+        return task_id
 
     async def get(self, task_id: Digest) -> dict[str, Any]:
-        """The task as it is now."""
-        view: dict[str, Any] = await self._call("poi_getTask", {"taskId": to_hex(task_id)})
-        return view
+        """The task as it is now. Raises `UntrueAnswer` for a view of another task."""
+        return await self._view(task_id, {})
 
     async def wait(self, task_id: Digest, *, until: str = "final", timeout_seconds: float = 120.0) -> dict[str, Any]:
         """The task once it is `certified` or `final`, or as it is when the time is over."""
         end = time.monotonic() + timeout_seconds
         while True:
             left = max(0.0, min(LONG_POLL_SECONDS, end - time.monotonic()))
-            view: dict[str, Any] = await self._call(
-                "poi_getTask", {"taskId": to_hex(task_id), "waitFor": until, "timeoutSeconds": left}
-            )
-            if time.monotonic() >= end or view["phase"] in REACHED[until]:
+            try:
+                view = await self._view(task_id, {"waitFor": until, "timeoutSeconds": left})
+            except RequestRefused as error:
+                if error.code != BUSY:
+                    raise
+                view = await self.get(task_id)  # too many wait there; asking without waiting is always answered
+            if time.monotonic() >= end or view.get("phase") in REACHED[until]:
                 return view
+            await asyncio.sleep(min(PAUSE_SECONDS, max(0.0, end - time.monotonic())))
 
     async def verify(self, view: dict[str, Any], table: OperatorTable) -> TaskCertificate:
-        """The task's certificate, checked against a table that you read from the chain.
+        """The task's certificate, checked against a table that you read from the chain, and that it is about what the
+        view shows. Its verdict is yours to read: a rejection is certified, too.
 
-        Raises `Reject`, `CodecError`.
+        Raises `Reject` for a certificate that no quorum signed, `CodecError` for none at all, `UntrueAnswer` for one of
+        another task or output.
         """
-        certificate = certificate_from_json(view["certificate"])
+        certificate = certificate_from_json(view.get("certificate"))
         verify_certificate(await self.domain(), table, certificate)
+        info = certificate.task_info
+        if (view.get("taskId"), view.get("proofOfTask")) != (to_hex(info.task_id), info.proof_of_task):
+            raise UntrueAnswer("the certificate is of another task or proof")
+        if view.get("data") != to_hex(info.data) or not _follows(info.data, view.get("result")):
+            raise UntrueAnswer("the result is not what the quorum voted on")
         return certificate
+
+    async def _view(self, task_id: Digest, options: dict[str, Any]) -> dict[str, Any]:
+        view = await self._call("poi_getTask", {"taskId": to_hex(task_id), **options})
+        if not isinstance(view, dict) or view.get("taskId") != to_hex(task_id):
+            raise UntrueAnswer("the performer answered with another task")
+        return view
 
     async def _call(self, method: str, params: dict[str, Any]) -> Any:
         if self._session is None:
@@ -137,15 +165,57 @@ class PoiClient:
         body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
         try:
             async with self._session.post(self._url, json=body) as response:
-                answer = await response.json(content_type=None)
-        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+                answer = msgspec.json.decode(await _read_limited(response), type=_Answer)
+        except (aiohttp.ClientError, TimeoutError, ValueError, msgspec.MsgspecError, RecursionError) as error:
             raise PerformerUnreachable(f"{self._url}: {type(error).__name__} {error}") from None
-        if "error" in answer:
-            data = answer["error"].get("data") or {}
-            raise RequestRefused(
-                answer["error"]["code"], answer["error"]["message"], data.get("field"), data.get("expected")
-            )
-        return answer["result"]
+        if (refusal := answer.error) is not None:
+            raise RequestRefused(refusal.code, refusal.message, refusal.data.field, refusal.data.expected)
+        return answer.result
+
+
+class _Details(msgspec.Struct):
+    field: str | None = None
+    expected: str | None = None
+
+
+class _Error(msgspec.Struct):
+    code: int
+    message: str
+    data: _Details = _Details()
+
+
+class _Answer(msgspec.Struct):
+    """JSON-RPC 2.0; what else a door says is nobody's business."""
+
+    result: Any = None
+    error: _Error | None = None
+
+
+async def _read_limited(response: aiohttp.ClientResponse) -> bytes:
+    body = bytearray()
+    async for chunk in response.content.iter_chunked(1 << 16):
+        body += chunk
+        if len(body) > MAX_ANSWER_BYTES:
+            raise ValueError(f"an answer of more than {MAX_ANSWER_BYTES} bytes")
+    return bytes(body)
+
+
+def _follows(data: bytes, result: Any) -> bool:
+    """Whether `data`, which a quorum certified, is the short form (protocol §6) of the result that a view shows. For a
+    label it says nothing of the scores: those are in the proof. No result follows from anything: the proof is then no
+    longer on the performer's disk."""
+    match result:
+        case None:
+            return True
+        case {"kind": "classify", "label": int(label)}:
+            return 0 <= label < 1 << 256 and data == label.to_bytes(32, "big")
+        case {"kind": "text", "text": str(text), "tokens": [*tokens]}:
+            said = bytes(token for token in tokens if isinstance(token, int) and 0 <= token < 256)
+            return data == hashlib.sha256(said).digest() and text == said.decode(errors="replace")
+        case {"kind": "tensor"}:
+            return data == hashlib.sha256(encode_canonical(result)).digest()
+        case _:
+            return False
 
 
 FINAL = frozenset({"approved", "rejected", "expired"})

@@ -56,7 +56,7 @@ def make_batch(domain: Domain, certificates: Sequence[TaskCertificate], epoch: i
 def encode_document(certificates: Sequence[TaskCertificate]) -> bytes:
     """Canonical JSON. Raises ValueError when it would not fit into one block."""
     forms = [certificate_to_json(certificate) for certificate in certificates]
-    document = msgspec.json.encode({"version": VERSION, "certificates": forms}, order="deterministic")
+    document = msgspec.json.encode({"version": VERSION, "certificates": forms}, order="sorted")
     if len(document) > MAX_DOCUMENT_BYTES:
         raise ValueError(f"batch document of {len(document)} bytes is over {MAX_DOCUMENT_BYTES}")
     return document

@@ -55,6 +55,7 @@ class ModelLibrary:
         self._cards: dict[Cid, ModelCard] = {}
         self._loading: dict[Digest, asyncio.Lock] = {}
         self.ready_ids: set[int] = set()  # definitions whose model was loaded at least once
+        self._troubles: dict[int, str] = {}  # by definition: what is logged once, not every second
 
     @property
     def engine(self) -> InferenceEngine:
@@ -88,7 +89,9 @@ class ModelLibrary:
             self.ready_ids.add(definition.id)
             log.info("model ready", definition=definition.id, name=definition.name)
         except PoiError as error:
-            log.info("model not ready", definition=definition.id, reason=str(error))
+            if self._troubles.get(definition.id) != type(error).__name__:
+                self._troubles[definition.id] = type(error).__name__
+                log.info("model not ready", definition=definition.id, reason=str(error))
 
     async def card(self, definition: TaskDefinition, *, prefer: Address | None = None) -> ModelCard:
         """The definition's card, held to its model hash and method."""

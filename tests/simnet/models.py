@@ -6,23 +6,25 @@ import hashlib
 from dataclasses import dataclass
 from functools import cache
 
+from models.samples import read_documents
 from shared.adapters.memory.engine import FunctionEngine, FunctionModel
-from shared.documents import InputDocument, ModelCard, Parameters, encode_input, encode_parameters
+from shared.documents import ModelCard, encode_input
 from shared.types import Digest
 from shared.verification.method import Forward
-from tests.inference_support import MODELS, card_of, digit_input, runner_of
+from tests.inference_support import MODELS, card_of, runner_of
 
 RUN_SECONDS = 0.02  # of virtual time: what a small model takes on a busy machine
 
 
 @dataclass(frozen=True)
 class Shipped:
-    """A model as its performer has it."""
+    """A model as its performer has it, and the inputs beside it."""
 
     name: str
     card: ModelCard
     card_bytes: bytes
     model_bytes: bytes
+    documents: tuple[bytes, ...]
 
     @property
     def hash(self) -> Digest:
@@ -32,7 +34,14 @@ class Shipped:
 @cache
 def shipped(name: str) -> Shipped:
     folder = MODELS / name
-    return Shipped(name, card_of(name), (folder / "card.json").read_bytes(), (folder / "model.onnx").read_bytes())
+    documents = [document for document in read_documents(folder) if document.prompt != ""]
+    return Shipped(
+        name=name,
+        card=card_of(name),
+        card_bytes=(folder / "card.json").read_bytes(),
+        model_bytes=(folder / "model.onnx").read_bytes(),
+        documents=tuple(map(encode_input, documents)),
+    )
 
 
 def engine_of(names: tuple[str, ...]) -> FunctionEngine:
