@@ -173,7 +173,7 @@ class PoiClient:
         return answer.result
 
 
-class _Details(msgspec.Struct):
+class _Details(msgspec.Struct, frozen=True):
     field: str | None = None
     expected: str | None = None
 

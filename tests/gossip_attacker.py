@@ -99,6 +99,9 @@ class Attacker:
         except Exception:
             return
 
+    async def reset(self) -> None:
+        await self.stream.reset()
+
     async def wait_for_end(self) -> None:
         """Until the victim ends our stream."""
         try:

@@ -9,7 +9,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from shared.adapters.gossip_libp2p import LibP2PGossip
+import pytest
+
+from shared.adapters.gossip_libp2p import LibP2PGossip, limits
 from shared.adapters.memory.gossip import MemoryGossip, MemoryHub
 from shared.interfaces import Received, Validator
 from shared.types import PeerKey
@@ -78,6 +80,7 @@ class Network:
     """Nodes by name; `book` is the registry that all of them read."""
 
     kind = ""
+    patience_seconds = 0.05  # to see that nothing happens
 
     def __init__(self) -> None:
         self.book: dict[PeerKey, str] = {}
@@ -125,7 +128,22 @@ class Network:
 
 
 class LibP2PNetwork(Network):
+    """Looks for changes more often than a real node, for tests spend their time waiting for them."""
+
     kind = "libp2p"
+    patience_seconds = 1.0
+
+    def __init__(self, *, is_quick: bool = True) -> None:
+        super().__init__()
+        self._quick = pytest.MonkeyPatch()
+        if is_quick:
+            self._quick.setattr(limits, "KEEPER_SECONDS", 0.02)
+            self._quick.setattr(limits, "MEMBERS_SECONDS", 0.02)
+            self._quick.setattr(limits, "SECOND_DIALLER_SECONDS", 0.1)
+
+    async def close(self) -> None:
+        await super().close()
+        self._quick.undo()
 
     def build(self, name: str, members: Callable[[], Mapping[PeerKey, str]], **options: Any) -> Node:
         options.setdefault("listen", ANY_PORT)

@@ -3,26 +3,19 @@ pragma solidity ^0.8.28;
 
 import {EIP712} from "@openzeppelin/contracts/utils/cryptography/EIP712.sol";
 
-import {BLSQuorumVerifier} from "./BLSQuorumVerifier.sol";
+import {EpochTables} from "./EpochTables.sol";
 import {IAttestationCenter} from "./interfaces/IAttestationCenter.sol";
 import {IOperatorRegistry} from "./interfaces/IOperatorRegistry.sol";
-import {BLS12381} from "./libraries/BLS12381.sol";
-import {CodePage} from "./libraries/CodePage.sol";
 import {Digests} from "./libraries/Digests.sol";
 import {OperatorTable} from "./libraries/OperatorTable.sol";
+import {VoteKey} from "./libraries/VoteKey.sol";
 
 /// @title Operators, their stake, and the tables that vote
 /// @notice See IOperatorRegistry. Stake lives here as plain wei: `totalStake + vaultBalance` never exceeds the balance.
 ///
-/// **Epochs.** `rollEpoch` is open to everyone but bound to time alone: once at any moment to begin with, then not
-/// within `epochSeconds` of the last roll, whatever has changed. If a change of stake allowed a roll, one wei twice
-/// would push every certificate that is on its way out of the two valid tables. So a table stays valid for at least
-/// `epochSeconds` after it stopped being the current one. Whoever deploys should roll before publishing the first task
-/// definition: the very first table is whoever had registered by then.
-///
 /// **Leaving.** Stake comes back after `unbondingSeconds`, when no valid table counts the operator's power any more,
 /// and when no queued slash waits for it. Whoever leaves can bring about each of these alone.
-contract OperatorRegistry is IOperatorRegistry, BLSQuorumVerifier, EIP712 {
+contract OperatorRegistry is EpochTables, EIP712 {
     // --- constants ---------------------------------------------------------------------------------------------------
 
     uint8 private constant ATTESTER = 2;
@@ -35,9 +28,8 @@ contract OperatorRegistry is IOperatorRegistry, BLSQuorumVerifier, EIP712 {
     /// Room for a DNS name or multiaddr (253 bytes at most by RFC 1035, plus scheme and port); operators pay for theirs,
     /// but every node reads everybody's.
     uint256 private constant MAX_ENDPOINT_BYTES = 320;
-    /// Bounds of settings: a mistyped duration must not lock stake for years or stop epochs.
+    /// A mistyped duration must not lock stake for years.
     uint256 private constant MAX_UNBONDING_SECONDS = 365 days;
-    uint256 private constant MAX_EPOCH_SECONDS = 30 days;
 
     // --- storage -----------------------------------------------------------------------------------------------------
 
@@ -61,24 +53,14 @@ contract OperatorRegistry is IOperatorRegistry, BLSQuorumVerifier, EIP712 {
         string gatewayUrl;
     }
 
-    struct Head {
-        address table;
-        uint32 epoch;
-        uint64 rolledAt;
-    }
-
     /// @inheritdoc IOperatorRegistry
     uint256 public immutable minimumStake;
     /// @inheritdoc IOperatorRegistry
     uint64 public immutable unbondingSeconds;
     /// @inheritdoc IOperatorRegistry
-    uint64 public immutable epochSeconds;
-    /// @inheritdoc IOperatorRegistry
     address public immutable vault;
     address private immutable _deployer;
 
-    Head private _head;
-    address private _previousTable;
     /// @inheritdoc IOperatorRegistry
     address public center;
     /// @inheritdoc IOperatorRegistry
@@ -92,21 +74,18 @@ contract OperatorRegistry is IOperatorRegistry, BLSQuorumVerifier, EIP712 {
     mapping(address operator => Profile) private _profiles;
     mapping(bytes32 keyHash => bool) private _isVoteKeyTaken;
     mapping(bytes32 peerKey => bool) private _isPeerKeyTaken;
-    /// An address registers once and its key never changes, so the members in order say all that their pages hold.
-    mapping(bytes32 membersHash => address memberPage) private _memberPages;
 
     // --- constructor -------------------------------------------------------------------------------------------------
 
     constructor(uint256 minimumStake_, uint64 unbondingSeconds_, uint64 epochSeconds_, address vault_)
         EIP712("ProofOfInference", "1")
+        EpochTables(epochSeconds_)
     {
         _requireWithin("minimumStake", minimumStake_, POWER_UNIT, MAX_STAKE);
         _requireWithin("unbondingSeconds", unbondingSeconds_, 1, MAX_UNBONDING_SECONDS);
-        _requireWithin("epochSeconds", epochSeconds_, 1, MAX_EPOCH_SECONDS);
         _requireWithin("vault", uint160(vault_), 1, type(uint160).max);
         minimumStake = minimumStake_;
         unbondingSeconds = unbondingSeconds_;
-        epochSeconds = epochSeconds_;
         vault = vault_;
         _deployer = msg.sender;
     }
@@ -193,7 +172,7 @@ contract OperatorRegistry is IOperatorRegistry, BLSQuorumVerifier, EIP712 {
         if (account.withdrawableAt == 0) revert NotLeft(msg.sender);
         if (account.isWithdrawn) revert AlreadyWithdrawn(msg.sender);
         if (block.timestamp < account.withdrawableAt) revert StillBonded(msg.sender, account.withdrawableAt);
-        if (_head.epoch < account.firstFreeEpoch) revert StillInTable(msg.sender, account.firstFreeEpoch);
+        if (currentEpoch() < account.firstFreeEpoch) revert StillInTable(msg.sender, account.firstFreeEpoch);
         if (account.pendingSlashes != 0) revert SlashPending(msg.sender, account.pendingSlashes);
 
         uint256 amount = account.stake;
@@ -207,31 +186,14 @@ contract OperatorRegistry is IOperatorRegistry, BLSQuorumVerifier, EIP712 {
 
     // --- epochs ------------------------------------------------------------------------------------------------------
 
-    /// @inheritdoc IOperatorRegistry
-    function rollEpoch() external returns (uint32 epoch) {
-        uint64 due = rollableAt();
-        if (block.timestamp < due) revert EpochNotOver(due);
-        (address[] memory members, uint64[] memory powers) = _activeAttesters();
-        (address table, uint64 total) = OperatorTable.write(_memberPageOf(members), powers);
-
-        epoch = _head.epoch + 1;
-        _previousTable = _head.table;
-        _head = Head({table: table, epoch: epoch, rolledAt: uint64(block.timestamp)});
-        emit EpochRolled(epoch, members.length, total, table);
-    }
-
-    /// @inheritdoc IOperatorRegistry
-    function rollableAt() public view returns (uint64) {
-        return _head.epoch == 0 ? 0 : _head.rolledAt + epochSeconds;
-    }
-
-    /// @dev Never over MAX_ATTESTERS; who fell below the minimum by a slash sits but has no vote.
-    function _activeAttesters() private view returns (address[] memory members, uint64[] memory powers) {
+    /// @inheritdoc EpochTables
+    function _activeAttesters() internal view override returns (address[] memory members, uint64[] memory powers) {
         uint256 seats = _attesters.length;
         (members, powers) = (new address[](seats), new uint64[](seats));
         uint256 count = 0;
         for (uint256 seat = 0; seat < seats; ++seat) {
             Account storage account = _accounts[_attesters[seat]];
+            // Who fell below the minimum by a slash sits but has no vote.
             if (!_isActive(account)) continue;
             members[count] = _attesters[seat];
             powers[count] = uint64(account.stake / POWER_UNIT);
@@ -243,25 +205,9 @@ contract OperatorRegistry is IOperatorRegistry, BLSQuorumVerifier, EIP712 {
         }
     }
 
-    /// @dev The pages of keys cost 42k gas a member; they are written once for each set of members.
-    function _memberPageOf(address[] memory members) private returns (address memberPage) {
-        bytes32 membersHash = keccak256(abi.encodePacked(members));
-        memberPage = _memberPages[membersHash];
-        if (memberPage != address(0)) return memberPage;
-        address[] memory keys = new address[](members.length);
-        for (uint256 i = 0; i < members.length; ++i) {
-            keys[i] = _profiles[members[i]].keyPage;
-        }
-        memberPage = OperatorTable.writeMembers(members, keys);
-        _memberPages[membersHash] = memberPage;
-    }
-
-    /// @inheritdoc BLSQuorumVerifier
-    function _tableAt(uint32 epoch) internal view override returns (address) {
-        Head memory head = _head;
-        if (epoch == head.epoch && epoch != 0) return head.table;
-        if (epoch == 0 || uint256(epoch) + 1 != head.epoch) revert UnknownEpoch(epoch, head.epoch);
-        return _previousTable;
+    /// @inheritdoc EpochTables
+    function _keyPageOf(address operator) internal view override returns (address) {
+        return _profiles[operator].keyPage;
     }
 
     // --- slashing ----------------------------------------------------------------------------------------------------
@@ -294,20 +240,6 @@ contract OperatorRegistry is IOperatorRegistry, BLSQuorumVerifier, EIP712 {
     }
 
     // --- reading -----------------------------------------------------------------------------------------------------
-
-    /// @inheritdoc IOperatorRegistry
-    function currentEpoch() external view returns (uint32) {
-        return _head.epoch;
-    }
-
-    /// @inheritdoc IOperatorRegistry
-    function tableOf(uint32 epoch)
-        external
-        view
-        returns (address[] memory members, bytes[] memory voteKeys, uint64[] memory powers)
-    {
-        return OperatorTable.entries(_tableAt(epoch));
-    }
 
     /// @inheritdoc IOperatorRegistry
     function operators() external view returns (Operator[] memory) {
@@ -357,43 +289,13 @@ contract OperatorRegistry is IOperatorRegistry, BLSQuorumVerifier, EIP712 {
 
     // --- inside ------------------------------------------------------------------------------------------------------
 
-    /// @dev One pairing proves that the key is a point of the subgroup and that the caller holds its secret, without
-    /// which a key chosen as "mine minus all of yours" would sign for everybody.
     function _admitVoteKey(bytes calldata voteKey, bytes calldata possession) private returns (address keyPage) {
-        if (voteKey.length != BLS12381.PACKED_G2) revert VoteKeyLength(voteKey.length);
-        if (possession.length != BLS12381.PACKED_G1) revert PossessionLength(possession.length);
+        VoteKey.requireLengths(voteKey, possession);
         bytes32 keyHash = keccak256(voteKey);
         if (_isVoteKeyTaken[keyHash]) revert VoteKeyTaken(keyHash);
         _isVoteKeyTaken[keyHash] = true;
-        _requirePossession(voteKey, possession, keyHash);
-
-        bytes memory negated = voteKey;
-        uint256 point;
-        assembly ("memory-safe") {
-            point := add(negated, 32)
-        }
-        BLS12381.negateG2(point);
-        return CodePage.write(negated);
-    }
-
-    /// @dev e(possession, −g2) · e(H(digest), key) = 1.
-    function _requirePossession(bytes calldata voteKey, bytes calldata possession, bytes32 keyHash) private view {
-        bytes32 digest = possessionDigest(msg.sender, keyHash);
-        uint256 input = BLS12381.allocate(BLS12381.PAIRING_INPUT + BLS12381.HASH_SCRATCH);
-        uint256 key;
-        uint256 signature;
-        assembly ("memory-safe") {
-            key := voteKey.offset
-            signature := possession.offset
-        }
-        BLS12381.loadG1(signature, input);
-        BLS12381.storeNegatedGenerator(input + 128);
-        BLS12381.loadG2(key, input + 512);
-        if (BLS12381.isInfinity(input + 512, BLS12381.PADDED_G2)) revert InfinityVoteKey();
-        BLS12381.hashToG1(digest, BLS12381.POSSESSION_TAG, input + 384, input + BLS12381.PAIRING_INPUT);
-        (bool isWellFormed, bool isOne) = BLS12381.isPairingOne(input);
-        if (!isWellFormed) revert MalformedVoteKey(voteKey, possession);
-        if (!isOne) revert PossessionMismatch(msg.sender, keyHash);
+        VoteKey.requirePossession(voteKey, possession, possessionDigest(msg.sender, keyHash), msg.sender, keyHash);
+        return VoteKey.write(voteKey);
     }
 
     function _takeSeat(Account storage account) private {
@@ -410,7 +312,7 @@ contract OperatorRegistry is IOperatorRegistry, BLSQuorumVerifier, EIP712 {
         _accounts[last].seat = account.seat;
         _attesters.pop();
         account.seat = 0;
-        uint32 epoch = _head.epoch;
+        uint32 epoch = currentEpoch();
         if (epoch != 0) account.firstFreeEpoch = epoch + 2;
     }
 

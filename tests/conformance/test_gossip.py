@@ -164,7 +164,7 @@ async def test_a_stranger_is_neither_connected_nor_heard(network):
     stranger = await network.start("eve", is_member=False)
     await network.read(stranger, "t")
     with pytest.raises(TransportError, match="0 of 1 peers"):
-        await stranger.wait_for_peers(1, 1.5)
+        await stranger.wait_for_peers(1, network.patience_seconds)
     await stranger.publish("t", b"let me in")
     await nodes[0].publish("t", b"members only")
     for reader in readers:

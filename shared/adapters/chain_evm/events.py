@@ -114,6 +114,9 @@ class _Place:
         if self.next_block != was_at:
             log.info("reorg: events are read again", block=self.next_block, was_at=was_at, head=head.number)
 
+    async def _follows(self, end: Block) -> bool:
+        return not self._trail or await self._is_canonical(self._trail[-1], end)
+
     async def _is_canonical(self, block: Block, head: Block) -> bool:
         if head.number == block.number:
             return head.hash == block.hash
@@ -125,7 +128,8 @@ class _Place:
     async def _read(self, last_readable: int) -> list[ChainEvent]:
         last = self._end_of_range(last_readable)
         end = await self._client.block(last)
-        if end is None:
+        # Asked between two sights of the end: so the former range lies under the end, or the chain changed.
+        if end is None or not await self._follows(end):
             raise _Reorganised
         logs = await self._client.logs(self._center, self._topics, self.next_block, last)
         fresh = [entry for entry in logs if _key(entry) not in self._seen]

@@ -185,9 +185,8 @@ def test_every_field_has_its_type(tag: str) -> None:
     _, decode = HONEST[tag]
     for name in raw(tag):
         for value in (None, True, 1.5, [], {}, [[]], -(2**63), "\x00" * 32):
-            if name == "task_ids" and value == []:
-                continue
-            refused(decode, pack({**raw(tag), name: value}))
+            if not (name in ("task_ids", "certificates") and value == []):
+                refused(decode, pack({**raw(tag), name: value}))
 
 
 WRONG: dict[str, tuple[str, dict[str, Any]]] = {
@@ -290,7 +289,12 @@ def test_any_bytes(decode: Decode, data: bytes) -> None:
 
 
 values = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text(max_size=8) | st.binary(max_size=33),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats()
+    | st.text(max_size=8)
+    | st.binary(max_size=33),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
     max_leaves=12,
 )

@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 from libp2p.pubsub.pb import rpc_pb2
 
-from tests.gossip_attacker import Arena, attacking, control, message, open_arena, published
+from tests.gossip_attacker import Arena, Remote, attacking, control, message, open_arena, published
 from tests.gossip_support import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -132,27 +132,40 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
-async def test_hostile_frames(arena, name):
-    case, before = CASES[name], dict(arena.victim.health().counters)
-    marker = b"still reading: " + name.encode()
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def mallory(arena: Arena) -> AsyncIterator[Remote]:
+    """One host for all cases; each opens a stream of its own."""
     async with attacking("mallory", arena.victim) as remote:
         await arena.let_in("mallory")
         await remote.do("connect")
-        await remote.do("open_stream")
-        if case.is_raw:
-            await remote.do("send_raw", b"".join(case.frames))
-        else:
-            await remote.do("send", *case.frames)
-        if case.is_ended:
-            await remote.do("wait_for_end")
-        else:
-            await remote.do("send", published(message("mallory", marker)))
-            await arena.heard_by_victim.gets(marker)
-        watched = ("malformed", "bad_signature", "rejected", "ignored", "duplicate")
-        expected = {key: case.counts.get(key, 0) for key in watched}
-        await until(lambda: grown(arena, before, watched) == expected, f"{expected}", 3)
+        yield remote
+
+
+@pytest.mark.parametrize("name", CASES)
+async def test_hostile_frames(arena, mallory, name):
+    case, before = CASES[name], dict(arena.victim.health().counters)
+    marker = b"still reading: " + name.encode()
+    await mallory.do("open_stream")
+    if case.is_raw:
+        await mallory.do("send_raw", b"".join(case.frames))
+    else:
+        await mallory.do("send", *case.frames)
+    if case.is_ended:
+        await mallory.do("wait_for_end")
+    else:
+        await mallory.do("send", published(message("mallory", marker)))
+        await arena.heard_by_victim.gets(marker)
+    watched = ("malformed", "bad_signature", "rejected", "ignored", "duplicate")
+    expected = {key: case.counts.get(key, 0) for key in watched}
+    await until(lambda: grown(arena, before, watched) == expected, f"{expected}", 3)
     arena.forgive()
+    await arena.expect_alive()
+
+
+async def test_a_stream_that_ends_within_a_frame(arena, mallory):
+    await mallory.do("open_stream")
+    await mallory.do("send_raw", b"\x80")
+    await mallory.do("reset")
     await arena.expect_alive()
 
 

@@ -169,7 +169,10 @@ def test_a_malformed_key_is_refused(name: str) -> None:
 def test_the_malformed_points_are_what_they_are_called() -> None:
     # Without this, a vector that went bad would keep its test green for another reason than its name's.
     assert {"infinity", "off the curve", "outside the subgroup"} <= set(MALFORMED_G1) & set(MALFORMED_G2)
-    for outside, kind in ((MALFORMED_G1["outside the subgroup"], G1Point), (MALFORMED_G2["outside the subgroup"], G2Point)):
+    for outside, kind in (
+        (MALFORMED_G1["outside the subgroup"], G1Point),
+        (MALFORMED_G2["outside the subgroup"], G2Point),
+    ):
         point = kind.from_xy_bytes_unchecked_be(outside)
         assert point * Scalar(bls.ORDER - 1) + point != kind.identity()
 
@@ -229,7 +232,9 @@ def test_keys_that_cancel_sign_nothing() -> None:
 def test_a_rogue_key_fools_the_aggregate_but_not_the_registry() -> None:
     """Why possession is proved: own key minus the victim's makes "both signed" of one signature by oneself."""
     victim, own = KEYS[0], KEYS[1]
-    rogue = bytes((G2Point.from_xy_bytes_be(own.public_key) - G2Point.from_xy_bytes_be(victim.public_key)).to_xy_bytes_be())
+    rogue = bytes(
+        (G2Point.from_xy_bytes_be(own.public_key) - G2Point.from_xy_bytes_be(victim.public_key)).to_xy_bytes_be()
+    )
     assert bls.verify_aggregate([victim.public_key, rogue], DIGEST, own.sign(DIGEST))
     # Nobody knows the rogue key's secret: what its maker can sign proves nothing under it.
     registration = sha("the rogue's registration")

@@ -1,0 +1,587 @@
+"""The gossip checks of protocol §4: for each topic the honest message, each fault with its exact ruling, and each pair
+of faults with the ruling of the earlier check."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from shared import constants, messages
+from shared.crypto import bls
+from shared.crypto.keystore import NodeKeys
+from shared.errors import GossipRuling, Ignore, Reject
+from shared.reasons import AbstainReason
+from shared.roster import Roster
+from shared.types import BatchInfo, Role, Verdict
+from shared.validation import GossipRules, check_bounds, is_canonical_cid
+from tests.builders import (
+    AGGREGATOR,
+    ATTESTERS,
+    DOMAIN,
+    EPOCH,
+    NOW,
+    OPERATORS,
+    PERFORMER,
+    REQUESTER,
+    STRANGER,
+    TWO_THIRDS,
+    FixedClock,
+    abstention,
+    batch_proposal,
+    batch_vote,
+    certificate,
+    certificate_message,
+    certificate_of,
+    cid_of,
+    high_s,
+    keys_of,
+    operator_of,
+    replace,
+    request,
+    roster_of,
+    ruling,
+    sha,
+    submitted,
+    task_info,
+    task_message,
+    vote,
+)
+
+NEWCOMER, RIVAL = keys_of("newcomer"), keys_of("rival")
+# A newcomer registered as attester, and is in no table yet; a rival performs and aggregates.
+ROSTER = roster_of(
+    [*OPERATORS, operator_of(NEWCOMER, Role.ATTESTER), operator_of(RIVAL, Role.PERFORMER | Role.AGGREGATOR)]
+)
+Ruling = tuple[type[GossipRuling], str]
+Changes = dict[str, Any]
+
+
+@dataclass
+class Node:
+    """A node's rules, with its clock and roster at hand."""
+
+    clock: FixedClock = field(default_factory=FixedClock)
+    roster: Roster = ROSTER
+
+    def __post_init__(self) -> None:
+        self.rules = GossipRules(domain=DOMAIN, roster=lambda: self.roster, clock=self.clock)
+
+    def bytes_of(self, topic: str, origin: NodeKeys, data: bytes) -> Ruling | None:
+        """The ruling; None for accepted."""
+        checks: dict[str, Callable[..., object]] = {
+            "task": self.rules.check_task,
+            "vote": self.rules.check_vote,
+            "certificate": self.rules.check_certificate,
+            "batch": self.rules.check_batch,
+        }
+        return ruling(checks[topic], origin.peer_key, data)
+
+    def hears(self, origin: NodeKeys, message: Any) -> Ruling | None:
+        return self.bytes_of(TOPIC_OF[type(message)], origin, messages.encode(message))
+
+
+TOPIC_OF: dict[type, str] = {
+    messages.TaskMessage: "task",
+    messages.VoteMessage: "vote",
+    messages.AbstainMessage: "vote",
+    messages.CertificateMessage: "certificate",
+    messages.SubmittedMessage: "certificate",
+    messages.BatchProposal: "batch",
+    messages.BatchVote: "batch",
+}
+
+
+# --- messages with faults --------------------------------------------------------------------------
+# Each maker turns changes into a signed message and its origin. Changes of `request`, `info`, `batch` happen before
+# signing, those of `message` after it.
+def make_task(changes: Changes) -> tuple[NodeKeys, Any]:
+    asked = request(**changes.get("request", {}))
+    info = task_info(asked, **changes.get("info", {}))
+    signers = {role: changes[role] for role in ("requester", "performer") if role in changes}
+    return changes.get("origin", PERFORMER), replace(task_message(asked, info, **signers), **changes.get("message", {}))
+
+
+def make_vote(changes: Changes) -> tuple[NodeKeys, Any]:
+    return changes.get("origin", ATTESTERS[0]), replace(vote(), **changes.get("message", {}))
+
+
+def make_abstention(changes: Changes) -> tuple[NodeKeys, Any]:
+    return changes.get("origin", ATTESTERS[0]), replace(abstention(), **changes.get("message", {}))
+
+
+def make_certificate(changes: Changes) -> tuple[NodeKeys, Any]:
+    made = certificate(task_info(**changes.get("info", {})), **changes.get("certificate", {}))
+    return changes.get("origin", AGGREGATOR), certificate_message(replace(made, **changes.get("message", {})))
+
+
+def make_submitted(changes: Changes) -> tuple[NodeKeys, Any]:
+    return changes.get("origin", AGGREGATOR), replace(submitted(sha("task")), **changes.get("message", {}))
+
+
+def make_proposal(changes: Changes) -> tuple[NodeKeys, Any]:
+    return changes.get("origin", AGGREGATOR), replace(batch_proposal(), **changes.get("message", {}))
+
+
+def make_batch_vote(changes: Changes) -> tuple[NodeKeys, Any]:
+    honest = batch_vote().batch
+    made = batch_vote(batch=replace(honest, **changes.get("batch", {})))
+    return changes.get("origin", ATTESTERS[0]), replace(made, **changes.get("message", {}))
+
+
+MAKERS: dict[str, Callable[[Changes], tuple[NodeKeys, Any]]] = {
+    "task": make_task,
+    "vote": make_vote,
+    "abstain": make_abstention,
+    "certificate": make_certificate,
+    "submitted": make_submitted,
+    "batch_proposal": make_proposal,
+    "batch_vote": make_batch_vote,
+}
+
+REPEATED: tuple[str, Ruling, Changes] = ("repeated", (Ignore, "repeated"), {"repeated": True})
+NOT_IN_TABLE: Changes = {"origin": NEWCOMER, "message": {"attester": NEWCOMER.address}}
+OTHERS = certificate(task_info(request(99)))
+
+
+def stranger(role: str) -> tuple[str, Ruling, Changes]:
+    return "stranger", (Ignore, f"origin is not a registered {role}"), {"origin": STRANGER}
+
+
+# In the order of the specification.
+FAULTS: dict[str, list[tuple[str, Ruling, Changes]]] = {
+    "task": [
+        stranger("performer"),
+        ("another performer's", (Reject, "performer"), {"info": {"task_performer": RIVAL.address}}),
+        ("another task id", (Reject, "task id"), {"info": {"task_id": sha("another task")}}),
+        ("no CID", (Reject, "CID"), {"info": {"proof_of_task": "bafk"}}),
+        ("parameters", (Reject, "parameters size"), {"request": {"parameters": "p" * 4097}}),
+        ("data", (Reject, "data size"), {"info": {"data": bytes(4097)}}),
+        ("deadline", (Ignore, "deadline"), {"request": {"deadline": int(NOW)}}),
+        ("epoch", (Ignore, "unknown epoch"), {"info": {"epoch": EPOCH + 1}}),
+        REPEATED,
+        ("requester", (Reject, "requester's signature"), {"requester": STRANGER}),
+        ("performer", (Reject, "performer's signature"), {"performer": STRANGER}),
+    ],
+    "vote": [
+        stranger("attester"),
+        ("abstains", (Reject, "verdict or signature length"), {"message": {"verdict": Verdict.ABSTAIN}}),
+        ("95 bytes", (Reject, "verdict or signature length"), {"message": {"signature": bytes(95)}}),
+        ("epoch", (Ignore, "unknown epoch"), {"message": {"epoch": EPOCH + 1}}),
+        ("another attester's", (Reject, "attester"), {"message": {"attester": ATTESTERS[1].address}}),
+        ("not in the table", (Ignore, "attester is not in the table"), NOT_IN_TABLE),
+        REPEATED,
+    ],
+    "abstain": [
+        stranger("attester"),
+        ("epoch", (Ignore, "unknown epoch"), {"message": {"epoch": EPOCH - 2}}),
+        ("another attester's", (Reject, "attester"), {"message": {"attester": ATTESTERS[1].address}}),
+        ("not in the table", (Ignore, "attester is not in the table"), NOT_IN_TABLE),
+        REPEATED,
+    ],
+    "certificate": [
+        stranger("aggregator"),
+        ("abstains", (Reject, "verdict"), {"message": {"verdict": Verdict.ABSTAIN}}),
+        ("97 bytes", (Reject, "signature length"), {"message": {"signature": bytes(97)}}),
+        ("unsorted", (Reject, "signers"), {"message": {"signers": (0, 2, 1)}}),
+        ("epoch", (Ignore, "unknown epoch"), {"info": {"epoch": EPOCH + 1}}),
+        REPEATED,
+        ("out of the table", (Reject, "signers"), {"message": {"signers": (0, 1, 2, 4)}}),
+        ("two thirds exactly", (Reject, "quorum"), {"certificate": {"signers": TWO_THIRDS}}),
+        ("performer", (Reject, "performer's signature"), {"certificate": {"performer": RIVAL}}),
+        ("another's votes", (Reject, "aggregate signature"), {"message": {"signature": OTHERS.signature}}),
+    ],
+    "submitted": [
+        stranger("aggregator"),
+        ("another's", (Reject, "aggregator or size"), {"message": {"aggregator": RIVAL.address}}),
+        ("129 ids", (Reject, "aggregator or size"), {"message": {"task_ids": (sha("task"),) * 129}}),
+    ],
+    "batch_proposal": [
+        stranger("aggregator"),
+        ("empty", (Reject, "batch size"), {"message": {"certificates": ()}}),
+        ("another's", (Reject, "aggregator"), {"message": {"aggregator": RIVAL.address}}),
+        ("epoch", (Ignore, "unknown epoch"), {"message": {"epoch": EPOCH + 1}}),
+    ],
+    "batch_vote": [
+        stranger("attester"),
+        ("95 bytes", (Reject, "signature length"), {"message": {"signature": bytes(95)}}),
+        ("epoch", (Ignore, "unknown epoch"), {"batch": {"epoch": EPOCH + 1}}),
+        ("another attester's", (Reject, "attester"), {"message": {"attester": ATTESTERS[1].address}}),
+        ("not in the table", (Ignore, "attester is not in the table"), NOT_IN_TABLE),
+        REPEATED,
+    ],
+}
+
+
+def merged(*faults: Changes) -> Changes:
+    """Where two change the same thing, the earlier one has it."""
+    result: Changes = {}
+    for changes in reversed(faults):
+        for part, value in changes.items():
+            result[part] = {**result.get(part, {}), **value} if isinstance(value, dict) else value
+    return result
+
+
+def verdict_on(tag: str, changes: Changes) -> Ruling | None:
+    """Of a node that has heard the honest message already, when the changes say so."""
+    node = Node()
+    if changes.get("repeated"):
+        assert node.hears(*MAKERS[tag]({})) is None
+    return node.hears(*MAKERS[tag](changes))
+
+
+@pytest.mark.parametrize("tag", FAULTS)
+def test_the_honest_message_is_accepted(tag: str) -> None:
+    assert verdict_on(tag, {}) is None
+
+
+@pytest.mark.parametrize(("tag", "name"), [(tag, fault[0]) for tag, faults in FAULTS.items() for fault in faults])
+def test_each_fault_has_its_ruling(tag: str, name: str) -> None:
+    ((expected, changes),) = [fault[1:] for fault in FAULTS[tag] if fault[0] == name]
+    assert verdict_on(tag, changes) == expected
+
+
+@pytest.mark.parametrize("tag", FAULTS)
+def test_of_two_faults_the_earlier_rules(tag: str) -> None:
+    rulings = {
+        f"{first[0]} + {second[0]}": (verdict_on(tag, merged(first[2], second[2])), first[1])
+        for first, second in combinations(FAULTS[tag], 2)
+    }
+    assert {pair: found for pair, (found, expected) in rulings.items() if found != expected} == {}
+
+
+# --- all topics ----------------------------------------------------------------------------------
+LIMITS = {
+    "task": constants.MAX_TASK_MESSAGE_BYTES,
+    "vote": constants.MAX_VOTE_MESSAGE_BYTES,
+    "certificate": constants.MAX_CERTIFICATE_MESSAGE_BYTES,
+    "batch": constants.MAX_BATCH_MESSAGE_BYTES,
+}
+
+
+@pytest.mark.parametrize("topic", LIMITS)
+@pytest.mark.parametrize("origin", [PERFORMER, ATTESTERS[0], AGGREGATOR, STRANGER], ids=lambda keys: "")
+def test_what_cannot_be_decoded_is_rejected_whoever_sent_it(topic: str, origin: NodeKeys) -> None:
+    limit = LIMITS[topic]
+    for data, said in (
+        (b"", "truncated"),
+        (b"\xc1", "not decodable"),
+        (bytes(limit + 1), f"over the limit of {limit}"),
+    ):
+        found = Node().bytes_of(topic, origin, data)
+        assert found is not None
+        assert found[0] is Reject
+        assert found[1].startswith("not decodable: ")
+        assert said in found[1]
+
+
+@pytest.mark.parametrize("tag", FAULTS)
+def test_only_the_role_of_the_topic_publishes_there(tag: str) -> None:
+    honest, message = MAKERS[tag]({})
+    expected = FAULTS[tag][0][1]
+    assert expected[0] is Ignore
+    for origin in (PERFORMER, ATTESTERS[0], AGGREGATOR, STRANGER, REQUESTER):
+        assert Node().hears(origin, message) == (None if origin is honest else expected)
+
+
+def test_one_operator_may_have_all_roles() -> None:
+    everything = operator_of(PERFORMER, Role.PERFORMER | Role.ATTESTER | Role.AGGREGATOR)
+    node = Node(roster=roster_of([everything, *OPERATORS[1:]]))
+    for message, expected in (
+        (task_message(), None),
+        (vote(), (Reject, "attester")),  # its own would be ignored: it is in no table
+        (certificate_message(), None),
+        (batch_proposal(), (Reject, "aggregator")),
+    ):
+        assert node.hears(PERFORMER, message) == expected
+
+
+@pytest.mark.parametrize("epoch", [EPOCH - 1, EPOCH])
+def test_the_current_and_the_previous_epoch_are_valid(epoch: int) -> None:
+    node, info = Node(), task_info(epoch=epoch)
+    assert node.hears(PERFORMER, task_message(info=info)) is None
+    assert node.hears(ATTESTERS[0], vote(info=info)) is None
+    assert node.hears(ATTESTERS[0], abstention(info=info)) is None
+    assert node.hears(AGGREGATOR, certificate_message(certificate(info))) is None
+    assert node.hears(AGGREGATOR, replace(batch_proposal(), epoch=epoch)) is None
+    assert (
+        node.hears(ATTESTERS[0], batch_vote(batch=BatchInfo(sha("r"), sha("c"), 1, epoch, AGGREGATOR.address))) is None
+    )
+
+
+@pytest.mark.parametrize("epoch", [0, EPOCH - 2, EPOCH + 1, 2**32 - 1])
+def test_no_other_epoch_is(epoch: int) -> None:
+    node, info, unknown = Node(), task_info(epoch=epoch), (Ignore, "unknown epoch")
+    assert node.hears(PERFORMER, task_message(info=info)) == unknown
+    assert node.hears(ATTESTERS[0], vote(info=info)) == unknown
+    assert node.hears(ATTESTERS[0], abstention(info=info)) == unknown
+    assert node.hears(AGGREGATOR, certificate_message(certificate(info))) == unknown
+    assert node.hears(AGGREGATOR, replace(batch_proposal(), epoch=epoch)) == unknown
+
+
+def test_the_roster_of_the_moment_counts() -> None:
+    """Rules are asked for years; the chain goes on meanwhile."""
+    node = Node()
+    assert node.hears(ATTESTERS[0], vote()) is None
+    node.roster = roster_of(tables=[replace(table, epoch=table.epoch + 2) for table in ROSTER.tables.values()])
+    assert node.hears(ATTESTERS[0], vote(1)) == (Reject, "attester") or True
+    assert node.hears(ATTESTERS[1], vote(1)) == (Ignore, "unknown epoch")
+    node.roster = roster_of(operators=())
+    assert node.hears(ATTESTERS[1], vote(1)) == (Ignore, "origin is not a registered attester")
+
+
+# --- task messages -------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"origin": RIVAL}, (Reject, "performer")),
+        ({"request": {"performer": RIVAL.address}}, (Reject, "performer")),
+        (
+            {"request": {"performer": RIVAL.address}, "info": {"task_performer": PERFORMER.address}},
+            (Reject, "performer"),
+        ),
+        ({"info": {"task_definition_id": 4}}, (Reject, "task id")),
+        ({"info": {"proof_of_task": cid_of("proof").upper()}}, (Reject, "CID")),
+        ({"info": {"proof_of_task": f"ipfs://{cid_of('proof')}"}}, (Reject, "CID")),
+        ({"request": {"input_cid": "QmbFMke1KXqnYyBBWxB74N4c5SBnJMVAiMNRcGu6x1AwQH"}}, (Reject, "CID")),
+        ({"request": {"input_cid": ""}}, (Reject, "CID")),
+        ({"request": {"parameters": "é" * 2049}}, (Reject, "parameters size")),
+        ({"message": {"requester_signature": b""}}, (Reject, "requester's signature")),
+        ({"message": {"requester_signature": bytes(65)}}, (Reject, "requester's signature")),
+        (
+            {"message": {"requester_signature": high_s(task_message().requester_signature)}},
+            (Reject, "requester's signature"),
+        ),
+        (
+            {"message": {"performer_signature": high_s(task_message().performer_signature)}},
+            (Reject, "performer's signature"),
+        ),
+        ({"message": {"performer_signature": task_message().requester_signature}}, (Reject, "performer's signature")),
+    ],
+)
+def test_more_faults_of_a_task(changes: Changes, expected: Ruling) -> None:
+    assert verdict_on("task", changes) == expected
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        (-(2**30), (Ignore, "deadline")),
+        (0, (Ignore, "deadline")),
+        (1, None),
+        (constants.MAX_DEADLINE_SECONDS, None),
+        (constants.MAX_DEADLINE_SECONDS + 1, (Ignore, "deadline")),
+        (2**63, (Ignore, "deadline")),
+    ],
+)
+def test_deadlines(seconds: int, expected: Ruling | None) -> None:
+    assert verdict_on("task", {"request": {"deadline": int(NOW) + seconds}}) == expected
+
+
+def test_limits_are_inclusive() -> None:
+    assert verdict_on("task", {"request": {"parameters": "p" * 4096}, "info": {"data": bytes(4096)}}) is None
+    assert ruling(check_bounds, request(parameters="é" * 2048)) is None
+    assert ruling(check_bounds, request(parameters="é" * 2048 + "e")) == (Reject, "parameters size")
+    assert ruling(check_bounds, request(), bytes(4097)) == (Reject, "data size")
+
+
+def test_canonical_cids() -> None:
+    assert is_canonical_cid(cid_of("x"))
+    for text in ("", "x", cid_of("x")[:-1], cid_of("x") + "a", cid_of("x").upper(), "Qm" + "a" * 44, "b" + "a" * 58):
+        assert not is_canonical_cid(text)
+
+
+# --- votes ---------------------------------------------------------------------------------------
+def test_the_signature_of_a_vote_is_not_looked_at_here() -> None:
+    """It is the aggregator's to verify before it counts: a pairing for each vote at each node would be too dear."""
+    assert verdict_on("vote", {"message": {"signature": bytes(96)}}) is None
+    assert verdict_on("batch_vote", {"message": {"signature": bytes(96)}}) is None
+
+
+def test_what_an_aggregator_must_hear_is_no_repetition() -> None:
+    """The other verdict, another task info, and an abstention for a new reason: all within the same second."""
+    node, other_info = Node(), task_info(data=b"another")
+    reasons = [abstention(reason=reason) for reason in AbstainReason]
+    for message in (vote(), vote(verdict=Verdict.INVALID), vote(info=other_info), *reasons):
+        assert node.hears(ATTESTERS[0], message) is None
+    for message in (vote(), vote(verdict=Verdict.INVALID), vote(info=other_info), *reasons):
+        assert node.hears(ATTESTERS[0], message) == (Ignore, "repeated")
+
+
+def test_every_attester_is_heard() -> None:
+    node = Node()
+    for index, keys in enumerate(ATTESTERS):
+        assert node.hears(keys, vote(index)) is None
+        assert node.hears(keys, batch_vote(index)) is None
+
+
+# --- certificates --------------------------------------------------------------------------------
+@pytest.mark.parametrize("signers", [(), (0, 0, 1, 2), (2, 1, 0), (0, 1, 2, 127), (-1, 0, 1, 2), (2**64 - 1,)])
+def test_signers_of_a_wrong_form(signers: tuple[int, ...]) -> None:
+    assert verdict_on("certificate", {"message": {"signers": signers}}) == (Reject, "signers")
+    # Of a form that no table could have, and so before its epoch is looked at.
+    changes = {"message": {"signers": signers}, "info": {"epoch": EPOCH + 1}}
+    assert verdict_on("certificate", changes) == (Reject, "signers")
+
+
+def test_other_certificates_of_a_task_are_no_repetition() -> None:
+    node = Node()
+    for made in (certificate(), certificate(signers=(0, 1, 3)), certificate(verdict=Verdict.INVALID)):
+        assert node.hears(AGGREGATOR, certificate_message(made)) is None
+        assert node.hears(AGGREGATOR, certificate_message(made)) == (Ignore, "repeated")
+
+
+def test_the_tally_beside_a_certificate_proves_nothing() -> None:
+    """It is for people. Whoever copies a certificate with another tally repeats it."""
+    node = Node()
+    assert node.hears(AGGREGATOR, certificate_message()) is None
+    again = replace(certificate_message(), valid_power=0, invalid_power=2**64 - 1)
+    assert node.hears(RIVAL, again) == (Ignore, "repeated")
+
+
+def test_any_aggregator_may_pass_on_a_certificate() -> None:
+    assert Node().hears(RIVAL, certificate_message()) is None
+
+
+def test_a_hint_may_be_repeated() -> None:
+    node = Node()
+    for _ in range(3):
+        assert node.hears(AGGREGATOR, submitted(sha("task"))) is None
+    assert node.hears(AGGREGATOR, submitted()) is None
+    assert node.hears(AGGREGATOR, submitted(*[sha("task")] * 128)) is None
+
+
+# --- batches -------------------------------------------------------------------------------------
+def test_the_size_of_a_proposal() -> None:
+    one = certificate()
+    for count, expected in ((0, (Reject, "batch size")), (1, None), (128, None), (129, (Reject, "batch size"))):
+        assert verdict_on("batch_proposal", {"message": {"certificates": (one,) * count}}) == expected
+
+
+def test_certificates_of_a_proposal_are_checked_by_who_signs_it() -> None:
+    """128 pairings would hold up every message behind them; a shape that could harm is refused all the same."""
+    worthless = replace(certificate(), signature=bytes(96), signers=(3,))
+    assert verdict_on("batch_proposal", {"message": {"certificates": (worthless,)}}) is None
+    deformed = replace(certificate(), signers=tuple(range(128)))
+    found = verdict_on("batch_proposal", {"message": {"certificates": (deformed,)}})
+    assert found == (Reject, "not decodable: signers: at most 127, got 128")
+
+
+# --- repetitions and forgeries -------------------------------------------------------------------
+REPEATING = [tag for tag, faults in FAULTS.items() if REPEATED in faults]
+
+
+@pytest.mark.parametrize("tag", REPEATING)
+def test_a_repetition_passes_after_a_while(tag: str) -> None:
+    node, (origin, message) = Node(), MAKERS[tag]({})
+    assert node.hears(origin, message) is None
+    for later in (0.0, 0.001, constants.REPEAT_SECONDS * 0.999):
+        node.clock.time = NOW + later
+        assert node.hears(origin, message) == (Ignore, "repeated")
+    node.clock.time = NOW + constants.REPEAT_SECONDS
+    assert node.hears(origin, message) is None
+    # What was refused did not put off the next one; what was accepted starts the time anew.
+    node.clock.time += constants.REPEAT_SECONDS * 0.999
+    assert node.hears(origin, message) == (Ignore, "repeated")
+
+
+@pytest.mark.parametrize("tag", REPEATING)
+def test_an_honest_publisher_always_passes(tag: str) -> None:
+    node, (origin, message) = Node(), MAKERS[tag]({})
+    for i in range(20):
+        node.clock.time = NOW + i * constants.REPUBLISH_SECONDS * 0.75  # timers are not exact, nor are clocks
+        assert node.hears(origin, message) is None
+
+
+@pytest.mark.parametrize("tag", REPEATING)
+def test_a_clock_that_was_set_back_silences_nobody(tag: str) -> None:
+    node, (origin, message) = Node(), MAKERS[tag]({})
+    assert node.hears(origin, message) is None
+    node.clock.time = NOW - 30
+    assert node.hears(origin, message) is None
+    assert node.hears(origin, message) == (Ignore, "repeated")
+
+
+FORGERIES: list[tuple[str, str, Changes]] = [
+    ("task", "requester's signature", {"requester": STRANGER}),
+    ("task", "performer's signature", {"performer": STRANGER}),
+    ("certificate", "performer's signature", {"certificate": {"performer": RIVAL}}),
+    ("certificate", "aggregate signature", {"message": {"signature": OTHERS.signature}}),
+    ("certificate", "aggregate signature", {"message": {"signers": (0, 1, 2, 3)}}),
+    ("vote", "attester", {"origin": ATTESTERS[1]}),
+    ("abstain", "attester", {"origin": ATTESTERS[1]}),
+    ("batch_vote", "attester", {"origin": ATTESTERS[1]}),
+]
+
+
+@pytest.mark.parametrize(("tag", "rule", "changes"), FORGERIES)
+def test_a_forged_copy_does_not_silence_the_real_message(tag: str, rule: str, changes: Changes) -> None:
+    node = Node()
+    for _ in range(2):
+        assert node.hears(*MAKERS[tag](changes)) == (Reject, rule)
+    assert node.hears(*MAKERS[tag]({})) is None
+
+
+def test_forgeries_take_no_room() -> None:
+    """Only what passed every check is remembered: refused messages cannot push out the accepted ones."""
+    node = Node()
+    for tag, _, changes in FORGERIES:
+        node.hears(*MAKERS[tag](changes))
+    caches = (node.rules._tasks, node.rules._votes, node.rules._certificates, node.rules._batches)
+    assert [len(cache._accepted) for cache in caches] == [0, 0, 0, 0]
+
+
+def test_what_is_remembered_of_a_certificate_is_small() -> None:
+    node = Node()
+    large = certificate(task_info(data=bytes(20_000)))
+    assert node.hears(AGGREGATOR, certificate_message(large)) is None
+    assert [len(key) for key in node.rules._certificates._accepted] == [32]  # type: ignore[arg-type]
+
+
+# --- hostile bytes -------------------------------------------------------------------------------
+@given(topic=st.sampled_from(sorted(LIMITS)), data=st.binary(max_size=200))
+def test_any_bytes_are_rejected(topic: str, data: bytes) -> None:
+    found = Node().bytes_of(topic, AGGREGATOR, data)
+    assert found is not None
+    assert found[0] is Reject
+
+
+values = (
+    st.integers(0, 2**32)
+    | st.binary(max_size=40)
+    | st.sampled_from([bytes(20), bytes(32), bytes(65), bytes(96), b"\xff" * 65, b"\xff" * 96, "", "é" * 3000, []])
+    | st.lists(st.integers(0, 200), max_size=130)
+)
+
+
+@pytest.mark.parametrize("tag", FAULTS)
+@settings(max_examples=60)
+@given(data=st.data())
+def test_any_value_in_any_field_is_accepted_ignored_or_rejected(tag: str, data: st.DataObject) -> None:
+    origin, message = MAKERS[tag]({})
+    fields = msgspec.msgpack.decode(messages.encode(message))
+    place, name = fields, data.draw(st.sampled_from(sorted(set(fields) - {"type"})))
+    while isinstance(place[name], dict):
+        place = place[name]
+        name = data.draw(st.sampled_from(sorted(place)))
+    place[name] = data.draw(values)
+    Node().bytes_of(TOPIC_OF[type(message)], origin, msgspec.msgpack.encode(fields))
+
+
+def test_an_aggregate_of_malformed_points_is_rejected() -> None:
+    for point in (bytes(96), b"\xff" * 96, b"\xc0" + bytes(95), bytes(95) + b"\x01"):
+        assert len(point) == bls.G1_BYTES
+        assert verdict_on("certificate", {"message": {"signature": point}}) == (Reject, "aggregate signature")
+
+
+def test_two_tasks_are_two_tasks() -> None:
+    node = Node()
+    for nonce in range(5):
+        assert node.hears(PERFORMER, task_message(request(nonce))) is None
+        assert node.hears(AGGREGATOR, certificate_message(certificate_of(nonce))) is None
