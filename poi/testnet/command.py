@@ -25,7 +25,7 @@ from shared.crypto.ecdsa import SecretKey
 from shared.types import Address
 
 FAILED = 1
-LOG_COLUMNS = 170
+LOG_COLUMNS = 140
 DEMO_DEADLINE_SECONDS = 12 * 3600
 DEMO_KEY = SecretKey(b"\x42" * 32)
 

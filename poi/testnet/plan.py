@@ -71,7 +71,7 @@ def _prompt(prompts: list[str], i: int) -> Errand:
     temperature = TEMPERATURES[i % len(TEMPERATURES)]
     how = "greedy" if temperature == 0 else f"T {temperature}"
     parameters = {"max_tokens": TOKENS, "temperature": temperature, "top_k": 0}
-    return Errand(TEXT, {"prompt": prompt}, parameters, f"“{prompt}…” {how}")
+    return Errand(TEXT, {"prompt": prompt}, parameters, f"“{prompt}…”, {how}")
 
 
 def _samples() -> list[dict[str, Any]]:

@@ -6,36 +6,42 @@ import json
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from poi.deployment import ETHER
 from poi.testnet.drive import Run
 from poi.testnet.network import LocalNetwork
+from poi.testnet.readback import OnChain
 from shared.types import Address, Verdict
 
 GWEI_PER_ETHER = 10**9
 STYLES = {"approved": "green", "slashed": "red", "rejected": "red"}
 VERDICTS = {Verdict.VALID: "approved", Verdict.INVALID: "rejected"}
-ANSWER_CHARACTERS = 34
 
 
 def task_table(runs: list[Run]) -> Table:
-    """One row a task; powers in ether of stake."""
-    table = Table(title="Tasks", title_justify="left", header_style="bold")
-    table.add_column("task", min_width=8, no_wrap=True)
-    for name in ("model", "asked", "answer"):
-        table.add_column(name)
-    for name, width in (("votes for:against", 11), ("verdict", 8), ("certificate", 8), ("settled", 8), ("gas", 13)):
-        table.add_column(name, justify="right", min_width=width)
+    """One row a task and one line a row, also on 80 columns; powers in ether of stake."""
+    table = _table("Tasks")
+    table.add_column("task", no_wrap=True, min_width=8)
+    table.add_column("model", no_wrap=True, min_width=6)
+    for name in ("asked", "answer"):
+        table.add_column(name, no_wrap=True, overflow="ellipsis", ratio=1)
+    for name, width in (("for:against", 11), ("verdict", 8), ("certified", 9), ("settled", 7), ("gas", 10)):
+        table.add_column(name, justify="right", no_wrap=True, min_width=width)
     for run in runs:
         table.add_row(*_cells(run), style=STYLES.get(run.stage) if run.errand.lie else None)
     return table
 
 
+def _table(title: str) -> Table:
+    return Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+
+
 def stake_table(network: LocalNetwork, before: dict[Address, int], after: dict[Address, int]) -> Table:
     """One row an operator, in ether."""
-    table = Table(title="Stake (ether)", title_justify="left", header_style="bold")
+    table = _table("Stake (ether)")
     table.add_column("operator", no_wrap=True)
     table.add_column("address", no_wrap=True, overflow="ellipsis")
     for name in ("before", "after", "slashed"):
@@ -107,19 +113,17 @@ def _task_json(run: Run) -> dict[str, Any]:
 
 def _cells(run: Run) -> tuple[str, ...]:
     timings = run.view.get("timings") or {}
-    gas = f"{run.on_chain.gas:,}" if run.on_chain else ""
-    if run.on_chain and run.on_chain.batch_size:
-        gas += f" (1/{run.on_chain.batch_size})"
+    lie = f" — {run.errand.lie}" if run.errand.lie else ""
     return (
         run.task_id.hex()[:8] if run.task_id else "",
-        run.errand.kind,
-        run.errand.asked,
+        run.errand.model,
+        f"{run.errand.asked}{lie}",
         _answer(run.view.get("result")),
         _votes(run.view.get("votes")),
         run.stage,
-        _milliseconds(timings.get("certificateMs")),
-        _milliseconds(timings.get("settledMs")),
-        gas,
+        _duration(timings.get("certificateMs")),
+        _duration(timings.get("settledMs")),
+        _gas(run.on_chain),
     )
 
 
@@ -128,17 +132,24 @@ def _answer(result: dict[str, Any] | None) -> str:
         return ""
     if result["kind"] == "classify":
         return f"a {result['label']}"
-    text = " ".join(str(result.get("text", "")).split())
-    return f"“{text[:ANSWER_CHARACTERS]}”"
+    return "…" + " ".join(str(result.get("text", "")).split())
 
 
 def _votes(votes: dict[str, Any] | None) -> str:
     if votes is None:
         return ""
-    return ":".join(f"{votes[name] / GWEI_PER_ETHER:g}" for name in ("validPower", "invalidPower")) + (
-        f" of {votes['totalPower'] / GWEI_PER_ETHER:g}"
-    )
+    valid, invalid, total = (votes[name] / GWEI_PER_ETHER for name in ("validPower", "invalidPower", "totalPower"))
+    return f"{valid:g}:{invalid:g} of {total:g}"
 
 
-def _milliseconds(value: float | None) -> str:
-    return "" if value is None else f"{value:,.0f} ms"
+def _duration(milliseconds: float | None) -> str:
+    if milliseconds is None:
+        return ""
+    return f"{milliseconds:.0f} ms" if milliseconds < 1000 else f"{milliseconds / 1000:.1f} s"
+
+
+def _gas(on_chain: OnChain | None) -> str:
+    """The task's share; how many shared the transaction stands behind it."""
+    if on_chain is None:
+        return ""
+    return f"{on_chain.gas:,}" + (f" (1/{on_chain.batch_size})" if on_chain.batch_size else "")

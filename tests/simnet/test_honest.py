@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from shared.messages import CertificateMessage
+from shared.messages import AbstainMessage, CertificateMessage, SubmittedMessage, TaskMessage
 from shared.types import Verdict
 from shared.workflow import Phase
-from tests.simnet.network import Network, simulated
+from tests.simnet.network import PERFORMER_STAKE, Network, simulated
 
 
 @simulated()
-async def test_a_task_is_certified_within_a_second_and_settled_alone(net: Network) -> None:
+async def test_a_task_is_certified_within_a_second_and_settled_by_itself(net: Network) -> None:
     asked_at = net.now()
     task_id = await net.ask()
     await net.until(lambda: net.phase(task_id) is Phase.CERTIFIED, "certified", limit_seconds=1.0)
@@ -18,3 +18,46 @@ async def test_a_task_is_certified_within_a_second_and_settled_alone(net: Networ
     [found] = net.on_chain(task_id)
     assert (found.verdict, found.batch_size) == (Verdict.VALID, 0)
     [message] = net.journal.of(CertificateMessage)
+    task = net.task(task_id)
+    assert task is not None
+    assert task.certificate == message.certificate
+    assert (task.valid_power, task.invalid_power, task.total_power) == (message.valid_power, 0, 4 * 10**9)
+    assert await net.stake("performer") == PERFORMER_STAKE
+    assert await net.chain.vault_balance() == 0
+
+
+@simulated()
+async def test_nobody_says_more_than_is_needed(net: Network) -> None:
+    task_id = await net.ask()
+    await net.final(task_id)
+    assert [len(net.votes(name, task_id)) for name in net.attesters] == [1, 1, 1, 1]
+    assert len(net.journal.of(TaskMessage)) == 1
+    assert len(net.journal.of(SubmittedMessage)) == 1
+    assert net.journal.of(AbstainMessage) == []
+
+
+@simulated(models=("digits", "text"))
+async def test_every_shipped_model_makes_it(net: Network) -> None:
+    parameters = '{"max_tokens":8,"temperature":0.8,"top_k":40}'
+    tasks = [await net.ask(), await net.ask(model="text", parameters=parameters)]
+    assert [await net.final(task_id) for task_id in tasks] == [Phase.APPROVED, Phase.APPROVED]
+    assert [line["verdict"] for line in net.journal.said("voted")] == ["valid"] * 8
+
+
+@simulated()
+async def test_tasks_of_one_moment_settle_in_one_batch(net: Network) -> None:
+    tasks = [await net.ask() for _ in range(5)]
+    for task_id in tasks:
+        assert await net.final(task_id) is Phase.APPROVED
+        [found] = net.on_chain(task_id)
+        assert (found.verdict, found.batch_size) == (Verdict.VALID, 5)
+    assert len(net.events()) == 1
+
+
+@simulated()
+async def test_the_same_request_twice_is_one_task(net: Network) -> None:
+    task_id = await net.ask()
+    task = net.task(task_id)
+    assert task is not None
+    net._nonces -= 1
+    assert await net.ask(document=None if False else None, wanted=lambda _: True) != b""

@@ -1,0 +1,113 @@
+"""Nodes that break the rules. Each is the honest role with one thing bent, so that all else about it is in order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import msgspec
+
+from attester.judge import Judge
+from attester.service import Attester
+from performer.service import Performer
+from poi.testnet.lies import LyingMethod
+from shared import messages
+from shared.documents import ModelCard, Output, ProofObject, decode_proof, encode_proof
+from shared.errors import CodecError
+from shared.messages import TaskMessage
+from shared.node import Node
+from shared.reasons import InvalidReason
+from shared.types import Digest, Verdict
+from shared.verification import METHODS
+from shared.verification.method import Judgement, Method, invalid
+from shared.workflow import Task
+from tests.simnet.models import decoy
+
+OTHER_LABEL = (9).to_bytes(32, "big")
+
+
+# --- attesters -----------------------------------------------------------------------------------
+class AgainstAll(Judge):
+    """Finds everything invalid without a look."""
+
+    async def judge(self, message: TaskMessage) -> Judgement:
+        return invalid(InvalidReason.LABEL_DIFFERS)
+
+
+def naysayer(node: Node) -> Attester:
+    """An attester that votes invalid on everything."""
+    attester = Attester.from_node(node)
+    attester._judge = AgainstAll(
+        address=node.signer.address, roster=lambda: node.roster.current, content=node.content, library=node.library
+    )
+    return attester
+
+
+class TwoVotes(Attester):
+    """Signs both verdicts, the false one first, and asks no guard."""
+
+    async def _sign_and_publish(self, message: TaskMessage, info_hash: Digest, verdict: Verdict) -> None:
+        for signed in (Verdict.INVALID, Verdict.VALID):
+            await super()._sign_and_publish(message, info_hash, signed)
+
+
+# --- performers ----------------------------------------------------------------------------------
+def liar(node: Node) -> Performer:
+    """A performer of `poi.testnet.lies`: which lie it tells, the task id says."""
+    return Performer.from_node(node, methods={name: LyingMethod(method, decoy()) for name, method in METHODS.items()})
+
+
+@dataclass(frozen=True)
+class _OtherData(LyingMethod):
+    """An honest proof beside a false answer for contracts."""
+
+    async def prove(self, **named: object) -> Output:  # type: ignore[override]
+        return await self.honest.prove(**named)  # type: ignore[arg-type]
+
+    def data_of(self, card: ModelCard, output: Output) -> bytes:
+        honest = self.honest.data_of(card, output)
+        return OTHER_LABEL if honest != OTHER_LABEL else bytes(32)
+
+
+def swindler(node: Node) -> Performer:
+    """A performer whose signed `data` is not what its proof says."""
+    methods: dict[str, Method] = {name: _OtherData(method, decoy()) for name, method in METHODS.items()}
+    return Performer.from_node(node, methods=methods)
+
+
+class TwoTaskInfos(Performer):
+    """Signs a second task info for every task, and publishes both."""
+
+    async def _publish(self, task: Task) -> None:
+        await super()._publish(task)
+        if task.task_info is None:
+            return
+        second = msgspec.structs.replace(task.task_info, data=OTHER_LABEL)
+        message = TaskMessage(
+            request=task.request,
+            requester_signature=task.requester_signature,
+            task_info=second,
+            performer_signature=await self._signer.sign(self._domain.task_info_hash(second)),
+        )
+        await self._gossip.publish(self._topics.task, messages.encode(message))
+
+
+# --- content -------------------------------------------------------------------------------------
+def is_proof(data: bytes) -> bool:
+    try:
+        decode_proof(data)
+    except CodecError:
+        return False
+    return True
+
+
+def bent_proof(change: Callable[[ProofObject], ProofObject | bytes]) -> Callable[[bytes], bytes]:
+    """For `Shelf.bend`: every proof is replaced by what `change` makes of it; other content stays."""
+
+    def bend(data: bytes) -> bytes:
+        if not is_proof(data):
+            return data
+        changed = change(decode_proof(data))
+        return changed if isinstance(changed, bytes) else encode_proof(changed)
+
+    return bend
