@@ -61,7 +61,7 @@ async def _main(
         after = await _stakes(network)
         wall_seconds = time.monotonic() - started
         if not console.is_terminal:
-            console.print(task_table(runs))
+            console.print(task_table(runs, console))
         console.print(stake_table(network, before, after))
         print_summary(console, runs, wall_seconds)
         if json_path is not None:
@@ -90,8 +90,8 @@ async def _drive_live(console: Console, network: LocalNetwork, runs: list[Run]) 
     if not console.is_terminal:
         await drive(network, runs, lambda run: console.print(f"  {run.errand.kind}, {run.errand.asked}: {run.stage}"))
         return
-    with Live(task_table(runs), console=console, refresh_per_second=8) as live:
-        await drive(network, runs, lambda _: live.update(task_table(runs)))
+    with Live(task_table(runs, console), console=console, refresh_per_second=8) as live:
+        await drive(network, runs, lambda _: live.update(task_table(runs, console)))
 
 
 async def _stakes(network: LocalNetwork) -> dict[Address, int]:

@@ -18,18 +18,22 @@ from shared.types import Address, Verdict
 
 GWEI_PER_ETHER = 10**9
 STYLES = {"approved": "green", "slashed": "red", "rejected": "red"}
+FIGURES = (("for:against", 12), ("verdict", 8), ("certified", 9), ("settled", 7), ("gas", 14))
+FIGURES_WIDTH = 8 + 6 + sum(width for _, width in FIGURES) + 11  # columns of fixed width, and what is between them
+MIN_TEXT_WIDTH = 10
 VERDICTS = {Verdict.VALID: "approved", Verdict.INVALID: "rejected"}
 
 
-def task_table(runs: list[Run]) -> Table:
-    """One row a task and one line a row, also on 80 columns; powers in ether of stake."""
+def task_table(runs: list[Run], console: Console) -> Table:
+    """One row a task and one line a row; powers in ether of stake. What was asked and answered takes the room left."""
     table = _table("Tasks")
-    table.add_column("task", no_wrap=True, min_width=8)
-    table.add_column("model", no_wrap=True, min_width=6)
+    table.add_column("task", width=8)
+    table.add_column("model", width=6)
+    text_width = max(MIN_TEXT_WIDTH, (console.width - FIGURES_WIDTH) // 2)
     for name in ("asked", "answer"):
-        table.add_column(name, no_wrap=True, overflow="ellipsis", ratio=1)
-    for name, width in (("for:against", 11), ("verdict", 8), ("certified", 9), ("settled", 7), ("gas", 10)):
-        table.add_column(name, justify="right", no_wrap=True, min_width=width)
+        table.add_column(name, no_wrap=True, overflow="ellipsis", width=text_width)
+    for name, width in FIGURES:
+        table.add_column(name, justify="right", no_wrap=True, width=width)
     for run in runs:
         table.add_row(*_cells(run), style=STYLES.get(run.stage) if run.errand.lie else None)
     return table
