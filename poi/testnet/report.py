@@ -19,7 +19,7 @@ from shared.types import Address, Verdict
 GWEI_PER_ETHER = 10**9
 STYLES = {"approved": "green", "slashed": "red", "rejected": "red"}
 FIGURES = (("for:against", 12), ("verdict", 8), ("certified", 9), ("settled", 7), ("gas", 14))
-FIGURES_WIDTH = 8 + 6 + sum(width for _, width in FIGURES) + 11  # columns of fixed width, and what is between them
+FIGURES_WIDTH = 8 + 6 + sum(width for _, width in FIGURES) + 21  # fixed columns, and what is between all
 MIN_TEXT_WIDTH = 10
 VERDICTS = {Verdict.VALID: "approved", Verdict.INVALID: "rejected"}
 
@@ -117,11 +117,11 @@ def _task_json(run: Run) -> dict[str, Any]:
 
 def _cells(run: Run) -> tuple[str, ...]:
     timings = run.view.get("timings") or {}
-    lie = f" — {run.errand.lie}" if run.errand.lie else ""
+    lie = f"{run.errand.lie}: " if run.errand.lie else ""
     return (
         run.task_id.hex()[:8] if run.task_id else "",
         run.errand.model,
-        f"{run.errand.asked}{lie}",
+        f"{lie}{run.errand.asked}",
         _answer(run.view.get("result")),
         _votes(run.view.get("votes")),
         run.stage,

@@ -5,18 +5,17 @@ from __future__ import annotations
 from shared.messages import AbstainMessage, CertificateMessage, SubmittedMessage, TaskMessage
 from shared.types import Verdict
 from shared.workflow import Phase
-from tests.simnet.network import PERFORMER_STAKE, Network, simulated
+from tests.simnet.network import Network, OnChain
+from tests.simnet.plan import PERFORMER_STAKE
+from tests.simnet.simulation import simulated
 
 
 @simulated()
 async def test_a_task_is_certified_within_a_second_and_settled_by_itself(net: Network) -> None:
-    asked_at = net.now()
     task_id = await net.ask()
     await net.until(lambda: net.phase(task_id) is Phase.CERTIFIED, "certified", limit_seconds=1.0)
-    assert net.now() - asked_at < 1.0
     assert await net.final(task_id) is Phase.APPROVED
-    [found] = net.on_chain(task_id)
-    assert (found.verdict, found.batch_size) == (Verdict.VALID, 0)
+    assert net.on_chain(task_id) == [OnChain(Verdict.VALID, batch_size=0)]
     [message] = net.journal.of(CertificateMessage)
     task = net.task(task_id)
     assert task is not None
@@ -49,15 +48,15 @@ async def test_tasks_of_one_moment_settle_in_one_batch(net: Network) -> None:
     tasks = [await net.ask() for _ in range(5)]
     for task_id in tasks:
         assert await net.final(task_id) is Phase.APPROVED
-        [found] = net.on_chain(task_id)
-        assert (found.verdict, found.batch_size) == (Verdict.VALID, 5)
+        assert net.on_chain(task_id) == [OnChain(Verdict.VALID, batch_size=5)]
     assert len(net.events()) == 1
 
 
 @simulated()
 async def test_the_same_request_twice_is_one_task(net: Network) -> None:
-    task_id = await net.ask()
-    task = net.task(task_id)
-    assert task is not None
-    net._nonces -= 1
-    assert await net.ask(document=None if False else None, wanted=lambda _: True) != b""
+    call = net.prepare()
+    assert await net.send(call) == await net.send(call)
+    assert await net.final(call.task_id) is Phase.APPROVED
+    assert await net.send(call) == call.task_id
+    assert len(net.journal.of(TaskMessage)) == 1
+    assert net.verdict(call.task_id) is Verdict.VALID

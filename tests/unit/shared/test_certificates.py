@@ -1,4 +1,4 @@
-"""`verify_certificate`: what a strict quorum signed passes; every kind of liar is refused by the rule that it breaks."""
+"""`verify_certificate`: what a strict quorum signed passes; each kind of liar is refused by the rule that it breaks."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_nobody_certifies_in_a_table_without_power() -> None:
 # --- liars ---------------------------------------------------------------------------------------
 HONEST = certificate()
 OTHER_TASK = certificate(task_info(request(2)))
-SIGNED = "aggregate signature"
+SIGNED, UNPERFORMED = "aggregate signature", "performer's signature"
 LIES: dict[str, tuple[TaskCertificate, str]] = {
     "no verdict": (replace(HONEST, verdict=Verdict.ABSTAIN), "verdict"),
     "an approval turned into a rejection": (replace(HONEST, verdict=INVALID), SIGNED),
@@ -123,27 +123,27 @@ LIES: dict[str, tuple[TaskCertificate, str]] = {
     "a signer less than signed": (replace(certificate(signers=EVERYBODY), signers=APPROVING), SIGNED),
     "another signer than signed": (replace(HONEST, signers=(0, 1, 3)), SIGNED),
     "votes on another task": (replace(HONEST, signature=OTHER_TASK.signature), SIGNED),
-    "another task": (replace(HONEST, task_info=OTHER_TASK.task_info), "performer's signature"),
+    "another task": (replace(HONEST, task_info=OTHER_TASK.task_info), UNPERFORMED),
     "another task, signed": (
         replace(OTHER_TASK, signature=HONEST.signature, performer_signature=OTHER_TASK.performer_signature),
         SIGNED,
     ),
-    "other data": (replace(HONEST, task_info=task_info(data=b"\x04")), "performer's signature"),
-    "another proof": (replace(HONEST, task_info=task_info(proof_of_task=Cid("b"))), "performer's signature"),
-    "another epoch": (replace(HONEST, task_info=task_info(epoch=EPOCH - 1)), "performer's signature"),
+    "other data": (replace(HONEST, task_info=task_info(data=b"\x04")), UNPERFORMED),
+    "another proof": (replace(HONEST, task_info=task_info(proof_of_task=Cid("b"))), UNPERFORMED),
+    "another epoch": (replace(HONEST, task_info=task_info(epoch=EPOCH - 1)), UNPERFORMED),
     "another performer": (
         replace(HONEST, task_info=task_info(task_performer=STRANGER.address)),
-        "performer's signature",
+        UNPERFORMED,
     ),
-    "not the performer's signature": (certificate(performer=REQUESTER), "performer's signature"),
+    "not the performer's signature": (certificate(performer=REQUESTER), UNPERFORMED),
     "a mirrored signature": (
         replace(HONEST, performer_signature=high_s(HONEST.performer_signature)),
-        "performer's signature",
+        UNPERFORMED,
     ),
-    "no performer's signature": (replace(HONEST, performer_signature=b""), "performer's signature"),
+    "no performer's signature": (replace(HONEST, performer_signature=b""), UNPERFORMED),
     "a performer of nobody": (
         replace(HONEST, task_info=task_info(task_performer=Address(bytes(20))), performer_signature=bytes(65)),
-        "performer's signature",
+        UNPERFORMED,
     ),
 }
 
@@ -156,7 +156,7 @@ def test_a_lie_breaks_its_rule(name: str) -> None:
 
 def test_nothing_is_valid_on_another_chain_or_contract() -> None:
     for other in (OTHER_CHAIN, OTHER_CONTRACT):
-        assert verdict_on(HONEST, domain=other) == (Reject, "performer's signature")
+        assert verdict_on(HONEST, domain=other) == (Reject, UNPERFORMED)
         info_hash = other.task_info_hash(HONEST.task_info)
         # Even when the performer signed there too, the votes are of here.
         again = replace(HONEST, performer_signature=PERFORMER.operator.sign(info_hash))
@@ -203,10 +203,10 @@ RULES: dict[str, tuple[type[GossipRuling], str] | None] = {
     "22ef7747": (Reject, SIGNED),  # InfinityAggregate
     "f382b45f": (Reject, SIGNED),  # MalformedSignature
     "0feddbc1": (Reject, "signature length"),  # SignatureLength
-    "8d9be618": (Reject, "performer's signature"),  # PerformerSignatureMismatch
+    "8d9be618": (Reject, UNPERFORMED),  # PerformerSignatureMismatch
     "7cc77d0e": (Ignore, "unknown epoch"),  # UnknownEpoch
 }
-# Whether performer and definition are registered, the contract says; and its approvals name the missing, not the signers.
+# Whether performer and definition are registered, the contract says; and its approvals name the missing.
 OTHER_RULES = {"a9d8e7cc", "a6b1d84b"}  # NotPerformer, UnknownTaskDefinition
 OF_THE_MISSING = {"missing twice", "missing unsorted", "missing far out of range"}
 

@@ -45,6 +45,7 @@ from tests.builders import (
     task_message,
     vote,
 )
+from tests.gossip_faults import FAULTS, MAKERS, RIVAL, ROSTER, TOPIC_OF, Changes, Node, Ruling, merged, verdict_on
 
 
 @pytest.mark.parametrize("tag", FAULTS)
