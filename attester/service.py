@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from attester.judge import Judge
+from attester.turns import Openings, Turns
 from shared import messages
 from shared.batch import make_batch
 from shared.constants import ABSTAIN_RETRY_MAX_SECONDS, ABSTAIN_RETRY_SECONDS, MAX_OPEN_VERIFICATIONS
@@ -51,7 +52,7 @@ class Attester:
         self._domain, self._address, self._roster = domain, address, roster
         self._gossip, self._topics, self._rules = gossip, topics, rules
         self._judge, self._guard, self._signer, self._clock = judge, guard, signer, clock
-        self._slots = asyncio.Semaphore(max_concurrent)
+        self._turns, self._openings = Turns(max_concurrent), Openings(MAX_OPEN_VERIFICATIONS)
         self._open: dict[Digest, asyncio.Task[None]] = {}  # by task info hash
 
     @classmethod
@@ -97,7 +98,12 @@ class Attester:
             return
         task = group.create_task(self._attest(message, info_hash))
         self._open[info_hash] = task
-        task.add_done_callback(lambda _: self._open.pop(info_hash, None))
+        self._openings.add(message.task_info.task_performer)
+        task.add_done_callback(lambda _: self._close(message, info_hash))
+
+    def _close(self, message: TaskMessage, info_hash: Digest) -> None:
+        del self._open[info_hash]
+        self._openings.remove(message.task_info.task_performer)
 
     async def _attest(self, message: TaskMessage, info_hash: Digest) -> None:
         task_id = message.task_info.task_id
@@ -106,7 +112,7 @@ class Attester:
             voted = await self._guard.vote_of(task_id)
             if voted is not None:
                 await self._repeat_vote(message, info_hash, voted)
-            elif len(self._open) > MAX_OPEN_VERIFICATIONS:
+            elif self._openings.is_over(message.task_info.task_performer):
                 await self._abstain(message, info_hash, AbstainReason.OVERLOADED)
             else:
                 await self._decide(message, info_hash)
@@ -122,7 +128,7 @@ class Attester:
         delay = ABSTAIN_RETRY_SECONDS
         while True:
             # (2) fetch (3) binding (4) verify
-            async with self._slots:
+            async with self._turns.of(message.task_info.task_performer):
                 judgement = await self._judge.judge(message)
             if judgement.verdict is not Verdict.ABSTAIN:
                 await self._vote(message, info_hash, judgement)

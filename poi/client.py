@@ -18,7 +18,7 @@ from typing import Any, Self
 import aiohttp
 import msgspec
 
-from shared.canonical import encode_canonical
+from shared.canonical import check_nesting, encode_canonical
 from shared.constants import LONG_POLL_SECONDS
 from shared.content.unixfs import build_file
 from shared.crypto.ecdsa import SecretKey
@@ -162,11 +162,20 @@ class PoiClient:
     async def _call(self, method: str, params: dict[str, Any]) -> Any:
         if self._session is None:
             raise PerformerUnreachable("use the client as an async context manager")
-        body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+        call = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
         try:
-            async with self._session.post(self._url, json=body) as response:
-                answer = msgspec.json.decode(await _read_limited(response), type=_Answer)
-        except (aiohttp.ClientError, TimeoutError, ValueError, msgspec.MsgspecError, RecursionError) as error:
+            async with self._session.post(self._url, json=call) as response:
+                body = await _read_limited(response)
+            check_nesting(body)
+            answer = msgspec.json.decode(body, type=_Answer)
+        except (
+            aiohttp.ClientError,
+            TimeoutError,
+            ValueError,
+            msgspec.MsgspecError,
+            RecursionError,
+            CodecError,
+        ) as error:
             raise PerformerUnreachable(f"{self._url}: {type(error).__name__} {error}") from None
         if (refusal := answer.error) is not None:
             raise RequestRefused(refusal.code, refusal.message, refusal.data.field, refusal.data.expected)

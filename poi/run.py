@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
 from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from shared.verification.method import Method
 log = structlog.get_logger(__name__)
 
 FAULT = 1
+# py_ecc, which web3's libraries import, raises it to 100,000: then a stranger's nested JSON could end the process.
+RECURSION_LIMIT = 1000
 
 
 async def run_role(
@@ -34,6 +37,7 @@ async def run_role(
 
     `methods` are the verification methods; the local testnet's liar brings its own.
     """
+    sys.setrecursionlimit(RECURSION_LIMIT)
     logging.configure(config.log, role, "starting")
     stop = stop or asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

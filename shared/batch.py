@@ -73,7 +73,7 @@ def decode_document(document: bytes) -> tuple[TaskCertificate, ...]:
         raise CodecError(f"batch document: {len(document)} bytes, at most {MAX_DOCUMENT_BYTES} are allowed")
     try:
         parsed = msgspec.json.decode(document, type=_Document)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise CodecError(f"batch document: {error}") from None
     if parsed.version != VERSION:
         raise CodecError(f"batch document: expected version {VERSION}, got {parsed.version}")

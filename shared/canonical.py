@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, TypeVar
 
 import msgspec
@@ -12,7 +13,21 @@ from shared.errors import CodecError
 # their text. A 4 MiB document of real tensors has a few dozen.
 MAX_VALUES = 16_384
 
+MAX_BRACKETS = 4096  # half a kilobyte of stack each at worst: 2 of a thread's 8 MiB
+STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+
 T = TypeVar("T")
+
+
+def check_nesting(data: bytes) -> None:
+    """Raises `CodecError` when nesting could get deep. For JSON that is read without a type, before it is read.
+
+    Python's recursion limit guards msgspec's decoder, but py_ecc raises that limit to 100,000 wherever it is imported,
+    and then deep brackets end the process. Those inside strings do not nest, so strings are left out.
+    """
+    outside = STRING.sub(b"", data)
+    if outside.count(b"[") + outside.count(b"{") > MAX_BRACKETS:
+        raise CodecError(f"more than {MAX_BRACKETS} objects and arrays")
 
 
 def encode_canonical(value: Any) -> bytes:

@@ -105,7 +105,7 @@ class Cast:
             parameters="{}",
             seed=Digest(sha("seed")),
             fee=0,  # type: ignore[arg-type]
-            deadline=int(self.clock.now()) + 600,
+            deadline=changes.pop("deadline", None) or int(self.clock.now()) + 600,
         )
         return msgspec.structs.replace(honest, **changes)
 

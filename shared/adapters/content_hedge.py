@@ -101,7 +101,7 @@ async def race(cid: Cid, order: SourceOrder, causes: dict[str, str]) -> Block:
                 running.remove(attempt)
                 if (block := _result(attempt, order, causes)) is not None:
                     return block
-            is_next_due = bool(finished) or not any(attempt.is_on_pace() for attempt in running)
+            is_next_due = not any(attempt.is_on_pace() for attempt in running)
     finally:
         await _cancel(running)
     raise ContentUnavailable(cid, causes)

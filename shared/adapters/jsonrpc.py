@@ -10,8 +10,9 @@ import msgspec
 import structlog
 from aiohttp import web
 
+from shared.canonical import check_nesting
 from shared.constants import MAX_RPC_BODY_BYTES
-from shared.errors import PoiError, RequestRefused
+from shared.errors import CodecError, PoiError, RequestRefused
 
 log = structlog.get_logger(__name__)
 
@@ -66,8 +67,9 @@ class JsonRpc:
 
     async def _handle_body(self, body: bytes) -> web.Response:
         try:
+            check_nesting(body)
             call = msgspec.json.decode(body)
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        except (CodecError, msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
             return _respond(_error(None, PARSE_ERROR, f"not JSON: {error}", None, "a JSON-RPC 2.0 request"))
         if isinstance(call, list):
             return await self._handle_many(call)

@@ -254,6 +254,11 @@ class Network:
         await self.until(is_slashed, f"slashed for {task_id.hex()[:8]}")
         return found[0]
 
+    @staticmethod
+    async def pause(seconds: float) -> None:
+        """Of virtual time."""
+        await asyncio.sleep(seconds)
+
     # --- breaking ------------------------------------------------------------------------------------
     def chain_outage(self, is_out: bool) -> None:
         """Nobody reaches the chain; blocks are made all the same."""

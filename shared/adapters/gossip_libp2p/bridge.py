@@ -67,8 +67,11 @@ class TrioThread(Generic[N]):
         assert self._token is not None  # noqa: S101  set before the announcement that `start` waited for
 
         async def run() -> None:
-            outcome_ = await outcome.acapture(function, *args)
-            self.post(lambda: _settle(result, outcome_))
+            try:
+                value: outcome.Outcome[R] = outcome.Value(await function(*args))
+            except Exception as error:  # noqa: BLE001  goes to the caller; not `Cancelled`, which is trio's
+                value = outcome.Error(error)
+            self.post(lambda: _settle(result, value))
 
         try:
             self._token.run_sync_soon(self._nursery.start_soon, run)

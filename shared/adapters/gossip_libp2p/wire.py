@@ -37,7 +37,7 @@ class Signed:
 def is_topic(name: str) -> bool:
     """Printable ASCII of a reasonable length: names of peers' choice end in tables, in `/health` and in logs. (protobuf
     2 gives text that is no Unicode, too.)"""
-    return len(name) <= limits.MAX_TOPIC_CHARACTERS and name.isascii() and name.isprintable()
+    return 0 < len(name) <= limits.MAX_TOPIC_CHARACTERS and name.isascii() and name.isprintable()
 
 
 def parse(message: rpc_pb2.Message, max_bytes: int) -> Signed:

@@ -15,46 +15,13 @@ from hypothesis import strategies as st
 from shared.digests import Domain, leaf
 from shared.types import Address, BatchInfo, Cid, Digest, TaskInfo, TaskRequest, Uint256, Verdict
 from tests.builders import DOMAIN, batch_vote, replace, request, sha, task_info
+from tests.strategies import addresses, batches, domains, hashes, infos, requests
 from tests.vector_files import unhex, vectors
 
 SPECIFICATION = (Path(__file__).resolve().parents[3] / "docs" / "protocol.md").read_text()
 VECTORS = vectors("digests.json")
 CENTER = Domain(int(VECTORS["chainId"]), Address(unhex(VECTORS["center"])))
 REGISTRY = Domain(int(VECTORS["chainId"]), Address(unhex(VECTORS["registry"])))
-
-addresses = st.binary(min_size=20, max_size=20).map(Address)
-hashes = st.binary(min_size=32, max_size=32).map(Digest)
-domains = st.builds(Domain, uints := st.integers(0, 2**256 - 1), addresses)
-requests = st.builds(
-    TaskRequest,
-    requester=addresses,
-    nonce=uints.map(Uint256),
-    performer=addresses,
-    task_definition_id=st.integers(0, 2**16 - 1),
-    model_hash=hashes,
-    input_cid=st.text().map(Cid),
-    parameters=st.text(),
-    seed=hashes,
-    fee=uints.map(Uint256),
-    deadline=st.integers(0, 2**64 - 1),
-)
-infos = st.builds(
-    TaskInfo,
-    task_id=hashes,
-    proof_of_task=st.text().map(Cid),
-    data=st.binary(),
-    task_performer=addresses,
-    task_definition_id=st.integers(0, 2**16 - 1),
-    epoch=st.integers(0, 2**32 - 1),
-)
-batches = st.builds(
-    BatchInfo,
-    root=hashes,
-    content_hash=hashes,
-    size=st.integers(0, 2**32 - 1),
-    epoch=st.integers(0, 2**32 - 1),
-    aggregator=addresses,
-)
 
 
 # --- the oracle ----------------------------------------------------------------------------------

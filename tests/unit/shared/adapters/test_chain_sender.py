@@ -181,6 +181,45 @@ async def test_a_mined_failure_says_why(client: EvmClient) -> None:
                 await sending.confirm(tx_hash, LIMIT_SECONDS)
 
 
+@pytest.mark.parametrize("refusing", ["before its block", "after its block"])
+async def test_a_failure_is_asked_for_on_the_state_that_had_it(
+    client: EvmClient, monkeypatch: pytest.MonkeyPatch, refusing: str
+) -> None:
+    """An earlier transaction of the same block, or a later one, may have changed the state."""
+    async with of(client) as sending:
+        tx_hash = await sending.send(REFUSES, b"\1\2\3\4")
+        await client.request("anvil_setCode", tohex(REFUSES), ECHO_AS_ERROR)
+        await mine(client)
+        number = (await client.head()).number
+
+        async def call(_: Call, *, sender: Address, block: int) -> bytes:
+            assert sender == ME.address
+            if block == (number - 1 if refusing == "before its block" else number):
+                raise Reverted("TaskAlreadySettled", (5,))
+            return b""
+
+        monkeypatch.setattr(client, "call", call)
+        with pytest.raises(Reverted) as caught:
+            await sending.confirm(tx_hash, LIMIT_SECONDS)
+        assert (caught.value.name, caught.value.arguments) == ("TaskAlreadySettled", (5,))
+
+
+async def test_a_failure_on_a_state_that_the_node_has_dropped_is_still_a_failure(
+    client: EvmClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with of(client) as sending:
+        tx_hash = await sending.send(REFUSES, b"\1\2\3\4")
+        await client.request("anvil_setCode", tohex(REFUSES), ECHO_AS_ERROR)
+        await mine(client)
+
+        async def call(*_: object, **__: object) -> bytes:
+            raise Refused(-32000, "missing trie node")
+
+        monkeypatch.setattr(client, "call", call)
+        with pytest.raises(Reverted, match="no reason known: missing trie node"):
+            await sending.confirm(tx_hash, LIMIT_SECONDS)
+
+
 async def test_gas_that_did_not_suffice_is_named(client: EvmClient) -> None:
     """It suffices for the state of the simulation; then the contract becomes an endless loop."""
     async with of(client) as sending:
@@ -194,7 +233,7 @@ async def test_gas_that_did_not_suffice_is_named(client: EvmClient) -> None:
 async def test_without_funds_nothing_is_sent_and_the_nonce_is_free(client: EvmClient) -> None:
     async with of(client) as sending:
         with pytest.raises(ChainUnavailable, match=r"(?i)insufficient funds"):
-            await sending.send(FRIEND, b"", 999 * ETHER + ETHER - 1)
+            await sending.send(FRIEND, b"", 1000 * ETHER - 1)
         tx_hash = await sending.send(FRIEND, b"", 1)
         async with mined_by_the_clock(client):
             await sending.confirm(tx_hash, LIMIT_SECONDS)
@@ -234,6 +273,19 @@ async def test_a_transaction_that_fell_out_of_the_pool_is_offered_again(client: 
         async with mined_by_the_clock(client):
             receipts = [await sending.confirm(tx_hash, LIMIT_SECONDS) for tx_hash in hashes]
         assert [receipt.tx_hash for receipt in receipts] == hashes
+
+
+async def test_a_node_that_lost_its_pool_does_not_give_a_nonce_twice(client: EvmClient) -> None:
+    async with Sender(client, ME.signer, 31337, poll_seconds=0.5) as sending:  # slow: nothing is offered again yet
+        first = await sending.send(FRIEND, b"", 1)
+        await client.request("anvil_dropTransaction", tohex(first))
+        with pytest.raises(ChainUnavailable, match=r"(?i)insufficient funds"):
+            await sending.send(FRIEND, b"", 1000 * ETHER - 1)  # enough for the simulation, not for the fees
+        second = await sending.send(FRIEND, b"", 2)
+        async with mined_by_the_clock(client):
+            for tx_hash in (first, second):
+                await sending.confirm(tx_hash, LIMIT_SECONDS)
+        assert await balance(client) == 3
 
 
 async def test_a_nonce_that_a_former_process_left_open_is_filled(client: EvmClient) -> None:

@@ -1,0 +1,144 @@
+"""How much voting power decides, and what attesters that lie can do with theirs."""
+
+from __future__ import annotations
+
+from shared.adapters.memory.gossip import Link
+from shared.messages import CertificateMessage
+from shared.types import SlashQueued, Verdict
+from shared.workflow import Phase
+from tests.cast import peer_key_of
+from tests.chain_support import ETHER
+from tests.simnet.liars import TwoVotes, naysayer
+from tests.simnet.network import Network
+from tests.simnet.plan import PERFORMER_STAKE
+from tests.simnet.simulation import simulated
+
+UNIT = 10**9  # wei: one unit of voting power
+
+
+@simulated()
+async def test_one_attester_of_four_may_be_down(net: Network) -> None:
+    net.node("attester3").kill()
+    task_id = await net.ask()
+    assert await net.final(task_id) is Phase.APPROVED
+    [message] = net.journal.of(CertificateMessage)
+    assert message.certificate.signers == (0, 1, 2)
+    assert net.verdict(task_id) is Verdict.VALID
+
+
+# Two of three are up. Their power is two thirds of all: by one unit more, exactly, and by one unit less.
+@simulated(attesters=(ETHER + UNIT, ETHER, ETHER))
+async def test_a_hair_over_two_thirds_approves(net: Network) -> None:
+    net.node("attester2").kill()
+    task_id = await net.ask()
+    assert await net.final(task_id) is Phase.APPROVED
+    assert net.verdict(task_id) is Verdict.VALID
+
+
+@simulated(attesters=(ETHER, ETHER, ETHER))
+async def test_exactly_two_thirds_approve_nothing(net: Network) -> None:
+    await _expires_without_certificate(net, "attester2")
+
+
+@simulated(attesters=(ETHER, ETHER, ETHER + UNIT))
+async def test_a_hair_under_two_thirds_approves_nothing(net: Network) -> None:
+    await _expires_without_certificate(net, "attester2")
+
+
+async def _expires_without_certificate(net: Network, down: str) -> None:
+    net.node(down).kill()
+    task_id = await net.ask(deadline_seconds=20)
+    assert await net.final(task_id) is Phase.EXPIRED
+    assert net.journal.of(CertificateMessage) == []
+    assert net.events() == []
+    assert await net.stake("performer") == PERFORMER_STAKE
+
+
+@simulated(attesters=(ETHER, ETHER, ETHER))
+async def test_an_attester_that_comes_back_before_the_deadline_completes_the_quorum(net: Network) -> None:
+    net.node("attester2").kill()
+    task_id = await net.ask(deadline_seconds=20)
+    await net.pause(10)
+    assert net.phase(task_id) is Phase.PERFORMED
+    net.node("attester2").start()
+    assert await net.final(task_id) is Phase.APPROVED
+    assert net.verdict(task_id) is Verdict.VALID
+
+
+@simulated(attesters=(ETHER, ETHER, ETHER), roles={"attester2": naysayer})
+async def test_a_third_that_says_invalid_stops_a_task_and_harms_nobody(net: Network) -> None:
+    task_id = await net.ask(deadline_seconds=20)
+    assert await net.final(task_id) is Phase.EXPIRED
+    assert net.events() == []
+
+
+@simulated(attesters=(ETHER,) * 7, roles={"attester5": naysayer, "attester6": naysayer})
+async def test_two_liars_under_a_third_change_nothing(net: Network) -> None:
+    task_id = await net.ask()
+    assert await net.final(task_id) is Phase.APPROVED
+    [message] = net.journal.of(CertificateMessage)
+    assert message.certificate.signers == (0, 1, 2, 3, 4)
+    assert net.verdict(task_id) is Verdict.VALID
+    assert net.slashes(SlashQueued) == []
+
+
+@simulated(attesters=(ETHER,) * 5, roles={"attester3": naysayer, "attester4": naysayer})
+async def test_liars_over_a_third_win_which_is_what_the_network_trusts_in(net: Network) -> None:
+    """THE TRUST ASSUMPTION. Whoever has more than a third of the voting power can have any honest work rejected and
+    its performer slashed. Nothing on chain recomputes a model, so nothing on chain can tell. What the dispute window
+    gives is time in which people see it; stopping it takes more than this protocol has."""
+    task_id = await net.ask()
+    assert await net.final(task_id) is Phase.REJECTED
+    assert net.verdict(task_id) is Verdict.INVALID
+    assert [net.votes(f"attester{i}", task_id)[0].verdict for i in range(3)] == [Verdict.VALID] * 3
+    slash = await net.slashed(task_id)
+    assert slash.amount_wei == PERFORMER_STAKE // 10
+    assert await net.stake("performer") == PERFORMER_STAKE - slash.amount_wei
+    assert await net.chain.vault_balance() == slash.amount_wei
+
+
+# --- equivocation ----------------------------------------------------------------------------------
+@simulated(roles={"attester1": TwoVotes.from_node})
+async def test_who_votes_both_ways_is_named_and_not_counted(net: Network) -> None:
+    _slow_down(net, "attester3")  # its vote completes the quorum when both of the equivocator's are there
+    task_id = await net.ask()
+    assert await net.final(task_id) is Phase.APPROVED
+    [message] = net.journal.of(CertificateMessage)
+    assert message.certificate.signers == (0, 2, 3)
+    assert (message.valid_power, message.invalid_power) == (3 * 10**9, 0)
+    _names(net, task_id, "attester1")
+    assert net.verdict(task_id) is Verdict.VALID
+    # It is named, not slashed: the contract has no entry for it.
+    assert await net.stake("attester1") == ETHER
+
+
+@simulated(attesters=(ETHER, ETHER, ETHER), roles={"attester1": TwoVotes.from_node})
+async def test_an_equivocator_whose_power_is_needed_stops_a_task_and_no_more(net: Network) -> None:
+    task_id = await net.ask(deadline_seconds=20)
+    assert await net.final(task_id) is Phase.EXPIRED
+    _names(net, task_id, "attester1")
+    assert net.events() == []
+
+
+@simulated(roles={"attester1": TwoVotes.from_node})
+async def test_a_second_vote_after_the_certificate_is_named_and_changes_nothing(net: Network) -> None:
+    _slow_down(net, "attester1")
+    task_id = await net.ask()
+    assert await net.final(task_id) is Phase.APPROVED
+    [message] = net.journal.of(CertificateMessage)
+    assert message.certificate.signers == (0, 2, 3)
+    _names(net, task_id, "attester1")
+    assert net.verdict(task_id) is Verdict.VALID
+
+
+def _slow_down(net: Network, name: str) -> None:
+    origin, receiver = peer_key_of(net.node(name).person), peer_key_of(net.node("aggregator0").person)
+    net.hub.set_link(Link(min_delay_seconds=0.5, max_delay_seconds=0.5), origin, receiver)
+
+
+def _names(net: Network, task_id: bytes, name: str) -> None:
+    equivocations = net.node("aggregator0").duty.pool.equivocations
+    assert list(equivocations) == [(task_id, net.address(name))]
+    [named] = equivocations.values()
+    assert {named.first.verdict, named.second.verdict} == {Verdict.VALID, Verdict.INVALID}
+    assert net.journal.said("equivocation", attester=net.address(name).hex())
