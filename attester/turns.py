@@ -35,7 +35,7 @@ class Turns:
         finally:
             if turn.done() and not turn.cancelled():
                 self._free += 1
-                self._running[performer] -= 1
+                _lower(self._running, performer)
             self._admit()
 
     def _admit(self) -> None:
@@ -65,10 +65,14 @@ class Openings:
         self._of[performer] += 1
 
     def remove(self, performer: Address) -> None:
-        self._of[performer] -= 1
-        if not self._of[performer]:
-            del self._of[performer]
+        _lower(self._of, performer)
 
     def is_over(self, performer: Address) -> bool:
         """Whether one of this performer's, counted already, is too many."""
         return self._of.total() > self._limit and self._of[performer] > self._limit // len(self._of)
+
+
+def _lower(counts: Counter[Address], performer: Address) -> None:
+    counts[performer] -= 1
+    if not counts[performer]:
+        del counts[performer]

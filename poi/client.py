@@ -23,7 +23,7 @@ from shared.constants import LONG_POLL_SECONDS
 from shared.content.unixfs import build_file
 from shared.crypto.ecdsa import SecretKey
 from shared.digests import Domain
-from shared.errors import PoiError, RequestRefused
+from shared.errors import CodecError, PoiError, RequestRefused
 from shared.json_forms import certificate_from_json, from_hex, request_to_json, to_hex
 from shared.types import Address, Digest, OperatorTable, TaskCertificate, TaskRequest, Uint256
 from shared.validation import verify_certificate

@@ -1,12 +1,12 @@
-"""A member that does not play by the rules: a stock libp2p host, in a thread of its own, that writes what it is told."""
+"""A member that breaks the rules: a stock libp2p host, in a thread of its own, that writes what it is told."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,26 +93,23 @@ class Attacker:
 
     async def send_raw(self, data: bytes) -> None:
         """Silent when the victim has hung up."""
-        try:
-            with trio.fail_after(10):
-                await self.stream.write(data)
-        except Exception:
-            return
+        with contextlib.suppress(Exception), trio.fail_after(10):
+            await self.stream.write(data)
 
     async def reset(self) -> None:
         await self.stream.reset()
 
     async def wait_for_end(self) -> None:
         """Until the victim ends our stream."""
-        try:
+        with contextlib.suppress(Exception):
             while await self.stream.read(1 << 16):
                 pass
-        except Exception:
-            return
 
     async def wait_for_hang_up(self) -> None:
         """Until no connection is open."""
-        while any(not c.muxed_conn.is_closed for c in self.host.get_network().get_connections()):
+        while any(  # noqa: ASYNC110  libp2p tells nobody
+            not c.muxed_conn.is_closed for c in self.host.get_network().get_connections()
+        ):
             await trio.sleep(0.02)
 
     @property
@@ -135,7 +132,7 @@ class Remote:
             return await self._thread.call(function, self.attacker, *args)
 
 
-@asynccontextmanager
+@contextlib.asynccontextmanager
 async def attacking(name: str, victim: LibP2PGossip, **host_options: Any) -> AsyncIterator[Remote]:
     """A host with the identity `name`, not connected yet."""
     listen = [Multiaddr("/ip4/127.0.0.1/tcp/0")]
@@ -200,7 +197,7 @@ def reject_bad(origin: PeerKey, data: bytes) -> None:
         raise Reject("bad")
 
 
-@asynccontextmanager
+@contextlib.asynccontextmanager
 async def open_arena() -> AsyncIterator[Arena]:
     network = LibP2PNetwork()
     victim, honest = await network.start("victim"), await network.start("honest")

@@ -1,0 +1,95 @@
+"""kill -9 at every step of every role, and a restart on the same disk a second later: nothing lost, nothing double.
+
+A first run without a kill says which steps there are; each is then the last of a life in a run of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from functools import partial
+
+import pytest
+
+from shared.messages import CertificateMessage, TaskMessage
+from shared.types import SlashExecuted, SlashQueued, Verdict
+from shared.workflow import Phase
+from tests.chain_support import ETHER
+from tests.simnet.liars import liar, naysayer
+from tests.simnet.network import Network
+from tests.simnet.plan import PERFORMER_STAKE, Plan
+from tests.simnet.simulation import simulate, simulated
+
+Scenario = Callable[[Network], Coroutine[None, None, None]]
+
+
+async def one_task(net: Network) -> None:
+    """All four attesters are needed, so that a vote that a crash swallowed would show."""
+    net.node("attester3").kill()
+    task_id = await net.ask()
+    assert await net.final(task_id) is Phase.APPROVED
+    assert net.verdict(task_id) is Verdict.VALID
+    assert len(net.events()) == 1
+    assert {message.task_info.task_id for message in net.journal.of(TaskMessage)} == {task_id}
+
+
+async def three_tasks(net: Network) -> None:
+    """They settle in one batch, unless the crash takes its aggregator from it."""
+    tasks = [await net.ask() for _ in range(3)]
+    for task_id in tasks:
+        assert await net.final(task_id) is Phase.APPROVED
+        assert net.verdict(task_id) is Verdict.VALID
+
+
+async def a_lie(net: Network) -> None:
+    task_id = await net.ask("liar")
+    assert await net.final(task_id, "liar") is Phase.REJECTED
+    assert net.verdict(task_id) is Verdict.INVALID
+    assert len(net.slashes(SlashQueued)) == 1
+    slash = await net.slashed(task_id)
+    await net.pause(5)
+    assert net.slashes(SlashExecuted) == [slash]
+    assert await net.stake("liar") == PERFORMER_STAKE - slash.amount_wei
+
+
+LIES = Plan(roles={"liar": liar}, dispute_seconds=2)
+CASES = {
+    "performer, one task": ("performer", one_task, Plan()),
+    "performer, a batch": ("performer", three_tasks, Plan()),
+    "attester, one task": ("attester0", one_task, Plan()),
+    "attester, a batch": ("attester0", three_tasks, Plan()),
+    "aggregator, one task": ("aggregator0", one_task, Plan()),
+    "aggregator, a batch": ("aggregator0", three_tasks, Plan()),
+    "aggregator, a lie": ("aggregator0", a_lie, LIES),
+    "liar": ("liar", a_lie, LIES),
+}
+MUST_BE_AMONG = {
+    "performer": {"after put task", "after add content", "before sign task info", "before publish task"},
+    "attester0": {"before guard", "after guard", "before sign vote", "before publish vote", "after publish vote"},
+    "aggregator0": {"after put unsettled", "before publish certificate", "after submit task", "after delete unsettled"},
+    "liar": {"before publish task"},
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_killed_at_every_step_and_restarted(case: str) -> None:
+    name, scenario, plan = CASES[case]
+    began: list[int] = []
+
+    async def rehearsed(net: Network) -> None:
+        began.append(len(net.node(name).steps.reached))
+        await scenario(net)
+
+    steps = simulate(rehearsed, plan).node(name).steps.reached
+    if scenario is one_task:
+        assert set(steps) >= MUST_BE_AMONG[name]
+    for number in range(began[0], len(steps)):
+        simulate(partial(_killed_at, name, number, steps[number], scenario), plan)
+
+
+async def _killed_at(name: str, number: int, step: str, scenario: Scenario, net: Network) -> None:
+    net.node(name).steps.fatal = number
+    try:
+        await scenario(net)
+    except AssertionError as error:
+        raise AssertionError(f"{name} killed at step {number}, {step}: {error}") from error
+    assert net.node(name).steps.fatal is None, "the step was never reached"
