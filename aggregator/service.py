@@ -19,6 +19,7 @@ from shared.duty import attend
 from shared.errors import Ignore, Reject
 from shared.interfaces import Gossip, Received
 from shared.messages import AbstainMessage, CertificateMessage, Topics, VoteMessage
+from shared.metrics import Metrics
 from shared.roster import Roster
 from shared.types import Digest, TaskCertificate, Verdict
 from shared.validation import GossipRules, verify_certificate
@@ -43,7 +44,9 @@ class Aggregator:
         topics: Topics,
         rules: GossipRules,
         settler: Settler,
+        metrics: Metrics | None = None,
     ) -> None:
+        self._metrics = metrics or Metrics("aggregator")
         self._domain, self._roster = domain, roster
         self._gossip, self._topics, self._rules = gossip, topics, rules
         self._settler = settler
@@ -74,6 +77,7 @@ class Aggregator:
             topics=node.topics,
             rules=node.rules,
             settler=settler,
+            metrics=node.metrics,
         )
 
     async def run(self) -> None:
@@ -188,6 +192,7 @@ class Aggregator:
         await self._settler.add(certificate)
         self._remember(message)
         await self._gossip.publish(self._topics.certificate, messages.encode(message))
+        self._metrics.certificates.add(verdict=verdict.name.lower())
         log.info("certified", task=certificate.task_info.task_id.hex()[:8], verdict=verdict.name.lower())
 
     def _remember(self, message: CertificateMessage) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from shared.duty import attend
 from shared.errors import ConflictingVote, Ignore, PoiError, Reject, TransportError
 from shared.interfaces import Clock, Gossip, Received, VoteGuard, VoteSigner
 from shared.messages import AbstainMessage, BatchProposal, BatchVote, TaskMessage, Topics, VoteMessage
+from shared.metrics import NO_REASON, OTHER, Metrics
 from shared.reasons import AbstainReason
 from shared.roster import Roster
 from shared.types import Address, Digest, Verdict
@@ -48,7 +50,9 @@ class Attester:
         signer: VoteSigner,
         clock: Clock,
         max_concurrent: int,
+        metrics: Metrics | None = None,
     ) -> None:
+        self._metrics = metrics or Metrics("attester")
         self._domain, self._address, self._roster = domain, address, roster
         self._gossip, self._topics, self._rules = gossip, topics, rules
         self._judge, self._guard, self._signer, self._clock = judge, guard, signer, clock
@@ -74,6 +78,7 @@ class Attester:
             signer=node.vote_signer,
             clock=node.clock,
             max_concurrent=node.config.attester.max_concurrent,
+            metrics=node.metrics,
         )
 
     async def run(self) -> None:
@@ -129,7 +134,7 @@ class Attester:
         while True:
             # (2) fetch (3) binding (4) verify
             async with self._turns.of(message.task_info.task_performer):
-                judgement = await self._judge.judge(message)
+                judgement = await self._judge_timed(message)
             if judgement.verdict is not Verdict.ABSTAIN:
                 await self._vote(message, info_hash, judgement)
                 return
@@ -139,6 +144,16 @@ class Attester:
                 return
             await asyncio.sleep(delay)
             delay = min(2 * delay, ABSTAIN_RETRY_MAX_SECONDS)
+
+    async def _judge_timed(self, message: TaskMessage) -> Judgement:
+        started = time.perf_counter()
+        judgement = await self._judge.judge(message)
+        definition = self._roster().definitions.get(message.request.task_definition_id)
+        method = definition.method if definition is not None else OTHER
+        self._metrics.verification_seconds.observe(time.perf_counter() - started, method=method)
+        verdict, reason = judgement.verdict.name.lower(), str(judgement.reason or NO_REASON)
+        self._metrics.votes.add(verdict=verdict, reason=reason)
+        return judgement
 
     async def _vote(self, message: TaskMessage, info_hash: Digest, judgement: Judgement) -> None:
         task_id = message.task_info.task_id

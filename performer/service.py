@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
@@ -20,19 +21,21 @@ from shared.duty import attend
 from shared.errors import PoiError, TransportError
 from shared.interfaces import Clock, ContentStore, Gossip, IdentitySigner, Received
 from shared.messages import CertificateMessage, TaskMessage, Topics
+from shared.metrics import Metrics
 from shared.model_library import ModelLibrary
 from shared.roster import Roster
 from shared.types import TaskInfo
 from shared.validation import GossipRules
 from shared.verification import METHODS
 from shared.verification.method import Method
-from shared.workflow import Certified, DeadlinePassed, Failed, Performed, Phase, Submitted, Task
+from shared.workflow import FINAL, Certified, DeadlinePassed, Failed, Performed, Phase, Submitted, Task
 
 if TYPE_CHECKING:
     from shared.node import Node
 
 log = structlog.get_logger(__name__)
 
+OPEN_PHASES = tuple(phase for phase in Phase if phase not in FINAL)
 PARALLEL_RUNS = 2  # engines have threads of their own; more would only fight for them
 
 
@@ -55,7 +58,9 @@ class Performer:
         settlements: SettlementWatch,
         clock: Clock,
         methods: Mapping[str, Method] = METHODS,
+        metrics: Metrics | None = None,
     ) -> None:
+        self._metrics = metrics or Metrics("performer")
         self._domain, self._roster = domain, roster
         self._gossip, self._topics, self._rules = gossip, topics, rules
         self._content, self._library, self._signer = content, library, signer
@@ -97,6 +102,7 @@ class Performer:
             ),
             clock=node.clock,
             methods=methods,
+            metrics=node.metrics,
         )
 
     async def request(self, request: object, signature: object, document: object) -> Task:
@@ -110,6 +116,12 @@ class Performer:
             log.info("task taken", task=admitted.task.task_id.hex()[:8])
             return admitted.task
         return admitted
+
+    def count_open(self) -> None:
+        """Sets the level of open tasks by phase; for whoever is about to expose the metrics."""
+        phases = Counter(task.phase for task in self.ledger.open_tasks())
+        for phase in OPEN_PHASES:
+            self._metrics.open_tasks.set(phases[phase], phase=phase)
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -224,7 +236,8 @@ class Performer:
             log.error("a certificate for a task info that is not ours", task=info.task_id.hex()[:8])
             return
         table = self._roster().table(info.epoch)
-        event = Certified(
-            message.certificate, message.valid_power, message.invalid_power, table.total_power, self._clock.now()
-        )
+        now = self._clock.now()
+        event = Certified(message.certificate, message.valid_power, message.invalid_power, table.total_power, now)
+        if task.certificate is None:
+            self._metrics.certificate_seconds.observe(now - task.requested_at)
         await self.ledger.advance(info.task_id, event)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -46,16 +47,21 @@ async def run_role(
         logging.configure(config.log, role, node.signer.address)
         if role == "performer":
             await _publish_models(node)
-        duty, routes = _duty(role, node, methods)
+        duty = _duty(role, node, methods)
+
+        def metrics() -> tuple[bytes, str]:
+            duty.count()
+            return node.metrics.exposition()
+
         async with serve(
             host=config.http.host,
             port=config.http.port,
-            routes=[*node.content.routes(), *routes],
+            routes=[*node.content.routes(), *duty.routes],
             health=node.health,
-            metrics=node.metrics.exposition,
+            metrics=metrics,
         ) as port:
-            log.info("ready", port=port, peer=node.gossip.peer_id)
-            return await _until_stopped(node, duty, stop, runs_models=role != "aggregator")
+            log.info("ready", port=port, peer=node.libp2p.peer_id)
+            return await _until_stopped(node, duty.run, stop, runs_models=role != "aggregator")
 
 
 async def _publish_models(node: Node) -> None:
@@ -69,15 +75,24 @@ def _own_models(folder: Path) -> list[Path]:
     return [path for card in sorted(folder.glob("*/card.json")) for path in (card, card.with_name("model.onnx"))]
 
 
-def _duty(role: str, node: Node, methods: Mapping[str, Method]) -> tuple[Coroutine[Any, Any, None], Routes]:
+@dataclass(frozen=True)
+class Duty:
+    """What a role does, what it serves, and what it counts only when somebody looks."""
+
+    run: Coroutine[Any, Any, None]
+    routes: Routes = ()
+    count: Callable[[], None] = lambda: None
+
+
+def _duty(role: str, node: Node, methods: Mapping[str, Method]) -> Duty:
     match role:
         case "performer":
             performer = Performer.from_node(node, methods=methods)
-            return performer.run(), Door.from_node(node, performer).routes()
+            return Duty(performer.run(), Door.from_node(node, performer).routes(), performer.count_open)
         case "attester":
-            return Attester.from_node(node).run(), []
+            return Duty(Attester.from_node(node).run())
         case "aggregator":
-            return Aggregator.from_node(node).run(), []
+            return Duty(Aggregator.from_node(node).run())
         case _:
             raise ConfigError(f"no role {role!r}; expected performer, attester or aggregator")
 
@@ -88,7 +103,7 @@ async def _until_stopped(node: Node, duty: Coroutine[Any, Any, None], stop: asyn
     works: set[asyncio.Future[Any]] = {
         asyncio.create_task(duty),
         asyncio.create_task(node.roster.run()),
-        asyncio.ensure_future(node.gossip.failed),
+        asyncio.ensure_future(node.libp2p.failed),
     }
     if runs_models:
         works.add(asyncio.create_task(node.library.keep_ready(lambda: node.roster.current)))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from shared.canonical import check_nesting
 from shared.constants import MAX_BATCH_SIZE
 from shared.content.cid import Codec, decode_cid
 from shared.digests import Domain, leaf
@@ -72,8 +73,9 @@ def decode_document(document: bytes) -> tuple[TaskCertificate, ...]:
     if len(document) > MAX_DOCUMENT_BYTES:
         raise CodecError(f"batch document: {len(document)} bytes, at most {MAX_DOCUMENT_BYTES} are allowed")
     try:
+        check_nesting(document)
         parsed = msgspec.json.decode(document, type=_Document)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (CodecError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise CodecError(f"batch document: {error}") from None
     if parsed.version != VERSION:
         raise CodecError(f"batch document: expected version {VERSION}, got {parsed.version}")

@@ -29,7 +29,6 @@ LABELS: Final[dict[str, frozenset[str]]] = {
     "verdict": frozenset(verdict.name.lower() for verdict in Verdict),
     "reason": frozenset({NO_REASON, *InvalidReason, *AbstainReason}),
     "method": frozenset({"exact", "tensor", "text"}),
-    "source": frozenset({"local", "performer", "operator", "gateway"}),
     "outcome": frozenset({"submitted", "confirmed", "reverted", "dropped", "unavailable"}),
     "phase": frozenset(Phase),
     "role": frozenset({"performer", "attester", "aggregator"}),
@@ -98,21 +97,16 @@ class Metrics:
         self.gossip_messages = self._count(
             "gossip_messages", "Messages that arrived, by what the gossip checks decided.", "topic", "ruling"
         )
-        self.gossip_lost = self._count(
-            "gossip_lost_messages", "Accepted messages that a slow reader of this node lost.", "topic"
-        )
         self.votes = self._count(
             "attester_votes", "Verdicts of this attester, abstentions included.", "verdict", "reason"
         )
         self.verification_seconds = self._durations(
-            "attester_verification_seconds", "From the fetched content to the verdict.", "method"
+            "attester_verification_seconds", "From the task message to the verdict, fetching included.", "method"
         )
         self.certificates = self._count("aggregator_certificates", "Certificates made.", "verdict")
         self.certificate_seconds = self._durations(
-            "aggregator_certificate_seconds", "From a task's first message to its certificate."
+            "performer_certificate_seconds", "From a request at the door to its certificate."
         )
-        self.content_bytes = self._count("content_fetched_bytes", "Verified bytes of content, by who served.", "source")
-        self.content_seconds = self._durations("content_fetch_seconds", "Time of a successful fetch.", "source")
         self.transactions = self._count("chain_transactions", "Transactions, by what became of them.", "outcome")
         self.gas = self._count("chain_used_gas", "Gas of this node's mined transactions.")
         self.open_tasks = self._level("workflow_open_tasks", "Tasks this node keeps that are not final.", "phase")

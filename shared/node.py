@@ -7,10 +7,13 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import structlog
+
 from shared import constants
 from shared.adapters.chain_evm import EvmClient, EvmOperatorReader, EvmSettlement, Sender
 from shared.adapters.clock import SystemClock
 from shared.adapters.content_network import EmbeddedContentStore
+from shared.adapters.counting import CountingGossip, CountingSettlement
 from shared.adapters.engine_onnx import OnnxEngine
 from shared.adapters.gossip_libp2p import LibP2PGossip
 from shared.adapters.signers import LocalIdentitySigner, LocalVoteSigner
@@ -27,6 +30,8 @@ from shared.roster import RosterWatch
 from shared.types import Address, PeerKey
 from shared.validation import GossipRules
 
+log = structlog.get_logger(__name__)
+
 
 @dataclass(frozen=True)
 class Node:
@@ -38,10 +43,11 @@ class Node:
     clock: SystemClock
     signer: LocalIdentitySigner
     vote_signer: LocalVoteSigner
-    settlement: EvmSettlement
+    settlement: CountingSettlement
     roster: RosterWatch
     rules: GossipRules
-    gossip: LibP2PGossip
+    gossip: CountingGossip
+    libp2p: LibP2PGossip
     content: EmbeddedContentStore
     engine: OnnxEngine
     library: ModelLibrary
@@ -51,8 +57,8 @@ class Node:
 
     def health(self) -> tuple[bool, Mapping[str, Any]]:
         """Fit to work: libp2p lives and the chain has told who is who. Details for people and for start-up scripts."""
-        roster, gossip = self.roster.current, self.gossip.health()
-        is_alive = not self.gossip.failed.done()
+        roster, gossip = self.roster.current, self.libp2p.health()
+        is_alive = not self.libp2p.failed.done()
         return is_alive and roster.epoch > 0, {
             "operator": f"0x{self.signer.address.hex()}",
             "peerId": to_text(self.gossip.peer_key),
@@ -73,6 +79,8 @@ async def open_node(config: Config, role: str) -> AsyncIterator[Node]:
     config.node.data_dir.mkdir(parents=True, exist_ok=True)
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(SqliteStore(config.node.data_dir / "store.db"))
+        if role == "attester" and not (config.node.data_dir / "votes.db").exists():
+            log.warning("an empty vote guard: right for a new seed, a way to sign twice for an old one")
         # One guard file a vote key: a second process on the same key is refused here, before it could vote.
         guard = await stack.enter_async_context(SqliteVoteGuard(config.node.data_dir / "votes.db"))
         client = await stack.enter_async_context(EvmClient(config.network.chain_rpc))
@@ -114,10 +122,11 @@ async def open_node(config: Config, role: str) -> AsyncIterator[Node]:
             clock=clock,
             signer=signer,
             vote_signer=LocalVoteSigner(keys.vote),
-            settlement=EvmSettlement(sender, reader, domain.contract),
+            settlement=CountingSettlement(EvmSettlement(sender, reader, domain.contract), metrics),
             roster=roster,
             rules=GossipRules(domain=domain, roster=lambda: roster.current, clock=clock),
-            gossip=gossip,
+            gossip=CountingGossip(gossip, metrics),
+            libp2p=gossip,
             content=content,
             engine=engine,
             library=ModelLibrary(content=content, engine=engine),

@@ -28,6 +28,7 @@ from tests.simnet.virtual_time import run_virtual
 P = ParamSpec("P")
 Message = TaskMessage | VoteMessage | AbstainMessage | CertificateMessage | SubmittedMessage | BatchProposal | BatchVote
 
+SUBSCRIBED_SECONDS = 0.01  # of the same, in which a duty that starts has subscribed to what it hears
 PATIENCE_SECONDS = 30.0  # of the loop's time, which jumps in most of these tests
 
 
@@ -54,6 +55,7 @@ async def running(duty: Coroutine[Any, Any, None]) -> AsyncIterator[asyncio.Task
     """In the background; a duty that ended by itself fails the test with what ended it."""
     task = asyncio.create_task(duty)
     try:
+        await asyncio.sleep(SUBSCRIBED_SECONDS)
         yield task
         if task.done():
             task.result()

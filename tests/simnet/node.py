@@ -10,6 +10,7 @@ import contextvars
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any, Protocol, TypeVar
 
 import structlog
@@ -186,17 +187,18 @@ class SimNode:
         """In the order of `shared.node` and `poi.run`."""
         life = self._life = Life(self.steps)
         async with AsyncExitStack() as stack:
-            self.node = await self._open(stack, life)
+            node = self.node = await self._open(stack, life)
             for file in self._models:
-                await self.node.content.add(file)
-            self.duty = self._make(self.node)
+                await node.content.add(file)
+            duty = self.duty = self._make(node)
             async with asyncio.TaskGroup() as group:
-                group.create_task(self.duty.run())
-                group.create_task(self.node.roster.run())
+                group.create_task(duty.run())
+                group.create_task(node.roster.run())
                 if self.role != "aggregator":
-                    group.create_task(self.node.library.keep_ready(lambda: self.node.roster.current))
+                    group.create_task(node.library.keep_ready(lambda: node.roster.current))
 
-    async def _open(self, stack: AsyncExitStack, life: Life) -> Node:
+    async def _open(self, stack: AsyncExitStack, life: Life) -> Any:
+        """What a `shared.node.Node` has, as far as the roles' `from_node` know it."""
         world, person, clock = self._world, self.person, VirtualClock()
         store = await stack.enter_async_context(SteppedStore(self.store, life))
         guard = await stack.enter_async_context(SteppedGuard(self.guard, life))
@@ -211,25 +213,24 @@ class SimNode:
             world.content, person.address, life, lambda owner: world.reaches(self.name, owner), self.shelf
         )
         engine = world.engine()
-        parts: dict[str, Any] = {
-            "config": self._config(),
-            "domain": world.chain.domain,
-            "topics": Topics(world.chain.domain),
-            "clock": clock,
-            "signer": SteppedIdentity(person.identity, life),
-            "vote_signer": SteppedVoteKey(person.vote, life),
-            "settlement": connection,
-            "roster": roster,
-            "rules": GossipRules(domain=world.chain.domain, roster=lambda: roster.current, clock=clock),
-            "gossip": gossip,
-            "content": content,
-            "engine": engine,
-            "library": ModelLibrary(content=content, engine=engine),
-            "store": store,
-            "guard": guard,
-            "metrics": Metrics(self.role),
-        }
-        return Node(**parts)
+        return SimpleNamespace(
+            config=self._config(),
+            domain=world.chain.domain,
+            topics=Topics(world.chain.domain),
+            clock=clock,
+            signer=SteppedIdentity(person.identity, life),
+            vote_signer=SteppedVoteKey(person.vote, life),
+            settlement=connection,
+            roster=roster,
+            rules=GossipRules(domain=world.chain.domain, roster=lambda: roster.current, clock=clock),
+            gossip=gossip,
+            content=content,
+            engine=engine,
+            library=ModelLibrary(content=content, engine=engine),
+            store=store,
+            guard=guard,
+            metrics=Metrics(self.role),
+        )
 
     def _config(self) -> Config:
         deployment = self._world.chain.deployment

@@ -32,9 +32,9 @@ async def one_task(net: Network) -> None:
     assert {message.task_info.task_id for message in net.journal.of(TaskMessage)} == {task_id}
 
 
-async def three_tasks(net: Network) -> None:
+async def a_batch(net: Network) -> None:
     """They settle in one batch, unless the crash takes its aggregator from it."""
-    tasks = [await net.ask() for _ in range(3)]
+    tasks = [await net.ask() for _ in range(2)]
     for task_id in tasks:
         assert await net.final(task_id) is Phase.APPROVED
         assert net.verdict(task_id) is Verdict.VALID
@@ -54,11 +54,11 @@ async def a_lie(net: Network) -> None:
 LIES = Plan(roles={"liar": liar}, dispute_seconds=2)
 CASES = {
     "performer, one task": ("performer", one_task, Plan()),
-    "performer, a batch": ("performer", three_tasks, Plan()),
+    "performer, a batch": ("performer", a_batch, Plan()),
     "attester, one task": ("attester0", one_task, Plan()),
-    "attester, a batch": ("attester0", three_tasks, Plan()),
+    "attester, a batch": ("attester0", a_batch, Plan()),
     "aggregator, one task": ("aggregator0", one_task, Plan()),
-    "aggregator, a batch": ("aggregator0", three_tasks, Plan()),
+    "aggregator, a batch": ("aggregator0", a_batch, Plan()),
     "aggregator, a lie": ("aggregator0", a_lie, LIES),
     "liar": ("liar", a_lie, LIES),
 }
@@ -83,6 +83,8 @@ def test_killed_at_every_step_and_restarted(case: str) -> None:
     if scenario is one_task:
         assert set(steps) >= MUST_BE_AMONG[name]
     for number in range(began[0], len(steps)):
+        if steps[number].startswith("before") and steps[number - 1].startswith("after"):
+            continue  # nothing lies between the two
         simulate(partial(_killed_at, name, number, steps[number], scenario), plan)
 
 

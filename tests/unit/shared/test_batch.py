@@ -169,7 +169,7 @@ def test_a_byte_more_would_be_another_kind_of_cid() -> None:
     ],
 )
 def test_what_is_no_document(document: bytes, said: str) -> None:
-    with pytest.raises(CodecError, match="^batch document: ") as error:
+    with pytest.raises(CodecError, match=r"^batch document: ") as error:
         decode_document(document)
     assert said in str(error.value)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import Any
 
@@ -10,7 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.errors import CodecError
 from shared.json_forms import (
     FieldError,
     certificate_from_json,
@@ -92,15 +92,15 @@ NO_HEX = ["", "0", "00", "0X00", "0x0", "0xgg", " 0x00", "0x00 ", "0x00\n", "0x0
 
 @pytest.mark.parametrize("text", NO_HEX)
 def test_no_hex(text: object) -> None:
-    with pytest.raises(FieldError, match="^f: expected 0x-hex$"):
+    with pytest.raises(FieldError, match=r"^f: expected 0x-hex$"):
         from_hex(text, "f")
-    with pytest.raises(FieldError, match="^f: expected 1 bytes as 0x-hex$"):
+    with pytest.raises(FieldError, match=r"^f: expected 1 bytes as 0x-hex$"):
         from_hex(text, "f", 1)
 
 
 @pytest.mark.parametrize("size", [0, 19, 21])
 def test_hex_of_another_length(size: int) -> None:
-    with pytest.raises(FieldError, match="^f: expected 20 bytes as 0x-hex$"):
+    with pytest.raises(FieldError, match=r"^f: expected 20 bytes as 0x-hex$"):
         from_hex(to_hex(bytes(size)), "f", 20)
 
 
@@ -199,15 +199,15 @@ def test_a_long_or_odd_name_is_repeated_in_part() -> None:
             request_from_json(REQUEST | {name: 1})
         assert error.value.field.startswith("request.")
         assert len(str(error.value)) < 200
-    with pytest.raises(FieldError, match="^request: expected names that UTF-8 can encode$"):
+    with pytest.raises(FieldError, match=r"^request: expected names that UTF-8 can encode$"):
         request_from_json(REQUEST | {"\ud800": 1})
 
 
 @pytest.mark.parametrize("form", [None, [], "", 1, "request", [REQUEST]])
 def test_only_objects_are_forms(form: object) -> None:
-    with pytest.raises(FieldError, match="^request: expected `object`, got `"):
+    with pytest.raises(FieldError, match=r"^request: expected `object`, got `"):
         request_from_json(form)
-    with pytest.raises(FieldError, match="^certificate: expected `object`, got `"):
+    with pytest.raises(FieldError, match=r"^certificate: expected `object`, got `"):
         certificate_from_json(form)
 
 
@@ -221,7 +221,5 @@ def test_any_json_is_a_form_or_refused(value: object, name: str, other: str) -> 
         (certificate_from_json, CERTIFICATE | {other: value}),
         (certificate_from_json, inner),
     ):
-        try:
+        with contextlib.suppress(FieldError):
             read(form)  # type: ignore[operator]
-        except CodecError as error:
-            assert isinstance(error, FieldError)

@@ -74,27 +74,21 @@ def test_what_is_counted_is_exposed() -> None:
     metrics.certificates.add(verdict="valid")
     metrics.certificate_seconds.observe(0.3)
     metrics.verification_seconds.observe(120, method="text")
-    metrics.content_bytes.add(1024, source="performer")
-    metrics.content_seconds.observe(0.001, source="local")
     metrics.transactions.add(outcome="confirmed")
     metrics.gas.add(250_000)
     metrics.open_tasks.set(3, phase=Phase.PERFORMED)
     metrics.open_tasks.set(2, phase=Phase.PERFORMED)
-    metrics.gossip_lost.add(topic="task")
     read = samples(metrics)
     expected = {
         ("poi_gossip_messages_total", (("ruling", "reject"), ("topic", "vote"))): 3,
-        ("poi_gossip_lost_messages_total", (("topic", "task"),)): 1,
         ("poi_attester_votes_total", (("reason", "label_differs"), ("verdict", "invalid"))): 1,
         ("poi_attester_votes_total", (("reason", "guarded"), ("verdict", "abstain"))): 1,
         ("poi_aggregator_certificates_total", (("verdict", "valid"),)): 1,
-        ("poi_aggregator_certificate_seconds_bucket", (("le", "0.25"),)): 0,
-        ("poi_aggregator_certificate_seconds_bucket", (("le", "0.5"),)): 1,
-        ("poi_aggregator_certificate_seconds_sum", ()): 0.3,
+        ("poi_performer_certificate_seconds_bucket", (("le", "0.25"),)): 0,
+        ("poi_performer_certificate_seconds_bucket", (("le", "0.5"),)): 1,
+        ("poi_performer_certificate_seconds_sum", ()): 0.3,
         ("poi_attester_verification_seconds_bucket", (("le", "60.0"), ("method", "text"))): 0,
         ("poi_attester_verification_seconds_bucket", (("le", "+Inf"), ("method", "text"))): 1,
-        ("poi_content_fetched_bytes_total", (("source", "performer"),)): 1024,
-        ("poi_content_fetch_seconds_count", (("source", "local"),)): 1,
         ("poi_chain_transactions_total", (("outcome", "confirmed"),)): 1,
         ("poi_chain_used_gas_total", ()): 250_000,
         ("poi_workflow_open_tasks", (("phase", "performed"),)): 2,
@@ -129,14 +123,14 @@ def test_threads_lose_no_count() -> None:
 
     def count() -> None:
         for _ in range(1_000):
-            metrics.gossip_lost.add(topic="vote")
+            metrics.certificates.add(verdict="valid")
 
     threads = [threading.Thread(target=count) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert samples(metrics)["poi_gossip_lost_messages_total", (("topic", "vote"),)] == 4_000
+    assert samples(metrics)["poi_aggregator_certificates_total", (("verdict", "valid"),)] == 4_000
 
 
 # --- closed sets ---------------------------------------------------------------------------------
