@@ -1,6 +1,6 @@
 """Certificates on their way to the chain: rejections at once, approvals in batches (protocol §7, step 7 and 8).
 
-Every certificate is durable before anybody hears of it, and forgotten only when the chain has it.
+Every certificate is durable before anybody hears of it, and forgotten only when the chain has it for good.
 """
 
 from __future__ import annotations
@@ -8,33 +8,29 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import TypeVar
 
 import structlog
 
+from aggregator.finality import RETRY_MAX_SECONDS, RETRY_SECONDS, Finality, patiently
 from aggregator.second_round import SecondRound
+from aggregator.slashing import SlashExecutor
 from shared import messages
 from shared.batch import decode_document, make_batch
 from shared.constants import MAX_BATCH_SIZE
 from shared.digests import Domain
-from shared.errors import ChainUnavailable, Dropped, PoiError, Reverted, TransportError
+from shared.errors import ChainUnavailable, Dropped, Reverted, TransportError
 from shared.interfaces import Clock, ContentStore, Gossip, Received, Settlement, TaskStore
 from shared.messages import BatchVote, SubmittedMessage, Topics
 from shared.roster import Roster
-from shared.types import Address, Digest, SlashExecuted, SlashQueued, TaskCertificate, Verdict
+from shared.types import Address, Digest, TaskCertificate, Verdict
 
 log = structlog.get_logger(__name__)
-T = TypeVar("T")
 
 UNSETTLED = "unsettled"  # task id → certificate
 BATCH = "batch"  # root → batch document
-RETRY_SECONDS = 1.0  # doubles up to the next, while the chain is away
-RETRY_MAX_SECONDS = 30.0
 CONFIRM_SECONDS = 60.0
-SUBMIT_ATTEMPTS = 5
 MAX_PARALLEL = 8
 ALREADY_SETTLED = frozenset({"TaskAlreadySettled", "BatchAlreadySettled"})
-TOO_EARLY = frozenset({"SlashNotDue"})
 
 
 class Settler:
@@ -57,33 +53,48 @@ class Settler:
     ) -> None:
         self._domain, self._address, self._roster = domain, address, roster
         self._gossip, self._topics, self._content = gossip, topics, content
-        self._settlement, self._store, self._clock = settlement, store, clock
+        self._settlement, self._store = settlement, store
         self._batch_seconds, self._max_batch = batch_seconds, min(max_batch, MAX_BATCH_SIZE)
         self._approved: asyncio.Queue[TaskCertificate] = asyncio.Queue()
         self._rejected: asyncio.Queue[TaskCertificate] = asyncio.Queue()
+        self._held: set[Digest] = set()  # tasks that are on the disk here; certified again, they are settled once
+        self._batches: dict[Digest, tuple[TaskCertificate, ...]] = {}  # of a former process, by root
+        self._settled: dict[Digest, tuple[TaskCertificate, ...]] = {}  # likewise, by task id or root
+        self._finality = Finality(settlement=settlement, store=store)
+        self._slashes = SlashExecutor(settlement=settlement, clock=clock)
         self._round = SecondRound(domain=domain, roster=roster, gossip=gossip, topics=topics)
         self._slots = asyncio.Semaphore(MAX_PARALLEL)
+        self._group: asyncio.TaskGroup
 
     async def add(self, certificate: TaskCertificate) -> None:
         """Durable before it returns."""
-        await self._store.put(UNSETTLED, certificate.task_info.task_id, messages.encode_certificate(certificate))
-        self._queue(certificate)
+        if certificate.task_info.task_id not in self._held:
+            await self._store.put(UNSETTLED, certificate.task_info.task_id, messages.encode_certificate(certificate))
+            self._queue(certificate)
 
     async def recover(self) -> None:
-        """Queue again what a crash left unsettled."""
+        """Take up again what a crash left unsettled, or not settled for good; `run` asks the chain about it."""
         async for root, document in self._store.scan(BATCH):
-            if await self._patiently(partial(self._settlement.is_batch_settled, Digest(root))):
-                await self._forget(decode_document(document))
-            await self._store.delete(BATCH, root)
+            self._batches[Digest(root)] = decode_document(document)
+        self._settled = await self._finality.kept()
+        for certificates in self._settled.values():  # a crash may have come between keeping and forgetting
+            await self._forget(certificates)
+        for certificates in (*self._batches.values(), *self._settled.values()):
+            self._hold(certificates)
         async for _, stored in self._store.scan(UNSETTLED):
             self._queue(messages.decode_stored_certificate(stored))
 
     async def run(self) -> None:
         """Until cancelled."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._settle_rejections(group))
-            group.create_task(self._settle_approvals(group))
-            group.create_task(self._execute_slashes(group))
+            self._group = group
+            for root, certificates in self._batches.items():
+                group.create_task(self._resume(root, certificates))
+            for key, certificates in self._settled.items():
+                group.create_task(self._see_through(key, certificates))
+            group.create_task(self._settle_rejections())
+            group.create_task(self._settle_approvals())
+            group.create_task(self._slashes.run())
 
     async def on_batch_message(self, received: Received) -> None:
         """Votes of the second round."""
@@ -92,18 +103,24 @@ class Settler:
             self._round.count(message)
 
     def _queue(self, certificate: TaskCertificate) -> None:
+        if certificate.task_info.task_id in self._held:
+            return
+        self._hold((certificate,))
         queue = self._approved if certificate.verdict is Verdict.VALID else self._rejected
         queue.put_nowait(certificate)
 
-    async def _settle_rejections(self, group: asyncio.TaskGroup) -> None:
+    def _hold(self, certificates: tuple[TaskCertificate, ...]) -> None:
+        self._held.update(certificate.task_info.task_id for certificate in certificates)
+
+    async def _settle_rejections(self) -> None:
         while True:
             certificate = await self._rejected.get()
-            group.create_task(self._settle_one(certificate))
+            self._group.create_task(self._settle_one(certificate))
 
-    async def _settle_approvals(self, group: asyncio.TaskGroup) -> None:
+    async def _settle_approvals(self) -> None:
         while True:
             certificates = await self._collect()
-            group.create_task(self._settle_many(certificates))
+            self._group.create_task(self._settle_many(certificates))
 
     async def _collect(self) -> list[TaskCertificate]:
         """The first approval, and what joins it within `batch_seconds`."""
@@ -115,6 +132,27 @@ class Settler:
         except TimeoutError:
             pass
         return list({certificate.task_info.task_id: certificate for certificate in collected}.values())
+
+    async def _resume(self, root: Digest, certificates: tuple[TaskCertificate, ...]) -> None:
+        """The former process may have sent the batch. Together again it has the same root, which settles once; apart,
+        or among others, its tasks could settle beside it."""
+        if await patiently(partial(self._settlement.is_batch_settled, root)):
+            await self._on_settled(root, certificates)
+        else:
+            await self._settle_many(list(certificates))
+        await self._store.delete(BATCH, root)
+
+    async def _see_through(self, key: Digest, certificates: tuple[TaskCertificate, ...]) -> None:
+        """What a reorg takes back is settled again, and together again if it was together."""
+        if await self._finality.stands(key, certificates):
+            self._held.difference_update(certificate.task_info.task_id for certificate in certificates)
+            await self._finality.drop(key)
+            return
+        log.warning("a settlement is gone from the chain; settling again", tasks=len(certificates))
+        for certificate in certificates:
+            await self._store.put(UNSETTLED, certificate.task_info.task_id, messages.encode_certificate(certificate))
+        await self._finality.drop(key)
+        await self._settle_many(list(certificates))
 
     async def _settle_many(self, certificates: list[TaskCertificate]) -> None:
         async with self._slots:
@@ -140,7 +178,7 @@ class Settler:
             lambda: self._settlement.submit_batch(submission), batch.certificates, what="batch"
         )
         if is_settled:
-            await self._forget(batch.certificates)
+            await self._on_settled(batch.info.root, batch.certificates)
         await self._store.delete(BATCH, batch.info.root)
         return is_settled
 
@@ -150,29 +188,32 @@ class Settler:
                 lambda: self._settlement.submit_task(certificate), (certificate,), what="task"
             )
             if is_settled:
-                await self._forget((certificate,))
+                await self._on_settled(certificate.task_info.task_id, (certificate,))
 
     async def _submit(
         self, send: Callable[[], Awaitable[Digest]], certificates: tuple[TaskCertificate, ...], *, what: str
     ) -> bool:
         """Send and watch until the chain has it, whoever put it there. False when the contract refuses it."""
-        for _ in range(SUBMIT_ATTEMPTS):
+        delay = RETRY_SECONDS
+        while True:
             try:
-                tx_hash = await self._patiently(send)
+                tx_hash = await patiently(send)
                 await self._announce(tx_hash, certificates)
                 await self._settlement.confirm(tx_hash, CONFIRM_SECONDS)
             except Reverted as error:
                 if error.name in ALREADY_SETTLED:
                     return True  # another aggregator was faster, or we were, before a crash
-                log.error("the contract refuses to settle", what=what, reason=str(error))
-                return False
+                if not _is_behind(error):
+                    log.error("the contract refuses to settle", what=what, reason=str(error))
+                    return False
+                log.warning("the chain's node is behind; sending again", what=what, reason=str(error))
             except (Dropped, ChainUnavailable) as error:
                 log.warning("transaction lost; sending again", what=what, reason=str(error))
             else:
                 log.info("settled", what=what, tx=tx_hash.hex()[:8], tasks=len(certificates))
                 return True
-        log.error("gave up settling; it stays stored for the next start", what=what)
-        return False
+            await asyncio.sleep(delay)
+            delay = min(2 * delay, RETRY_MAX_SECONDS)
 
     async def _announce(self, tx_hash: Digest, certificates: tuple[TaskCertificate, ...]) -> None:
         ids = tuple(certificate.task_info.task_id for certificate in certificates)
@@ -182,42 +223,17 @@ class Settler:
         except TransportError as error:
             log.warning("submission not announced", reason=str(error))
 
+    async def _on_settled(self, key: Digest, certificates: tuple[TaskCertificate, ...]) -> None:
+        await self._finality.keep(key, certificates)
+        await self._forget(certificates)
+        self._group.create_task(self._see_through(key, certificates))
+
     async def _forget(self, certificates: tuple[TaskCertificate, ...]) -> None:
         for certificate in certificates:
             await self._store.delete(UNSETTLED, certificate.task_info.task_id)
 
-    async def _execute_slashes(self, group: asyncio.TaskGroup) -> None:
-        """Anyone may execute a slash after its window; the aggregator sees to it that somebody does."""
-        waiting: dict[Digest, asyncio.Task[None]] = {}
-        async for event in self._settlement.events(0):
-            if isinstance(event, SlashQueued) and event.task_id not in waiting:
-                waiting[event.task_id] = group.create_task(self._execute_slash(event))
-            elif isinstance(event, SlashExecuted) and event.task_id in waiting:
-                waiting.pop(event.task_id).cancel()
 
-    async def _execute_slash(self, slash: SlashQueued) -> None:
-        await asyncio.sleep(max(0.0, slash.executable_at - self._clock.now()))
-        # The chain's clock is its last block's, which may lag ours: "too early" only means to ask again.
-        while True:
-            try:
-                tx_hash = await self._patiently(lambda: self._settlement.execute_slash(slash.task_id))
-                await self._settlement.confirm(tx_hash, CONFIRM_SECONDS)
-                return
-            except Reverted as error:
-                if error.name not in TOO_EARLY:
-                    log.info("slash not executed", task=slash.task_id.hex()[:8], reason=str(error))
-                    return
-            except PoiError as error:
-                log.warning("slash not executed yet", task=slash.task_id.hex()[:8], reason=str(error))
-            await asyncio.sleep(RETRY_SECONDS)
-
-    async def _patiently(self, ask: Callable[[], Awaitable[T]]) -> T:
-        """Ask until the chain answers."""
-        delay = RETRY_SECONDS
-        while True:
-            try:
-                return await ask()
-            except ChainUnavailable as error:
-                log.warning("the chain is unavailable", reason=str(error))
-                await asyncio.sleep(delay)
-                delay = min(2 * delay, RETRY_MAX_SECONDS)
+def _is_behind(error: Reverted) -> bool:
+    """An epoch that is yet to come, where a quorum of its table has signed: the node we asked lags, or a reorg took the
+    roll back for a moment."""
+    return error.name == "UnknownEpoch" and error.arguments[0] > error.arguments[1]

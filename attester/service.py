@@ -103,12 +103,7 @@ class Attester:
             return
         task = group.create_task(self._attest(message, info_hash))
         self._open[info_hash] = task
-        self._openings.add(message.task_info.task_performer)
-        task.add_done_callback(lambda _: self._close(message, info_hash))
-
-    def _close(self, message: TaskMessage, info_hash: Digest) -> None:
-        del self._open[info_hash]
-        self._openings.remove(message.task_info.task_performer)
+        task.add_done_callback(lambda _: self._open.pop(info_hash))
 
     async def _attest(self, message: TaskMessage, info_hash: Digest) -> None:
         task_id = message.task_info.task_id
@@ -117,10 +112,8 @@ class Attester:
             voted = await self._guard.vote_of(task_id)
             if voted is not None:
                 await self._repeat_vote(message, info_hash, voted)
-            elif self._openings.is_over(message.task_info.task_performer):
-                await self._abstain(message, info_hash, AbstainReason.OVERLOADED)
             else:
-                await self._decide(message, info_hash)
+                await self._open_and_decide(message, info_hash)
         except PoiError as error:
             # The vote, if there is one, is in the guard: the performer's next repetition brings it out again.
             bound.warning("attestation interrupted", reason=str(error))
@@ -128,6 +121,19 @@ class Attester:
             bound.exception("fault while attesting")
             with contextlib.suppress(TransportError):  # best effort: it only tells people why power is missing
                 await self._abstain(message, info_hash, AbstainReason.INTERNAL)
+
+    async def _open_and_decide(self, message: TaskMessage, info_hash: Digest) -> None:
+        """Those that find no room do not count, or a burst would leave no room for anybody, itself included."""
+        performer = message.task_info.task_performer
+        self._openings.add(performer)
+        try:
+            is_over = self._openings.is_over(performer)
+            if not is_over:
+                await self._decide(message, info_hash)
+        finally:
+            self._openings.remove(performer)
+        if is_over:
+            await self._abstain(message, info_hash, AbstainReason.OVERLOADED)
 
     async def _decide(self, message: TaskMessage, info_hash: Digest) -> None:
         delay = ABSTAIN_RETRY_SECONDS

@@ -13,7 +13,7 @@ import secrets
 import time
 from io import BytesIO
 from types import TracebackType
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import aiohttp
 import msgspec
@@ -64,7 +64,12 @@ class PoiClient:
     async def network(self) -> dict[str, Any]:
         """What `poi_getNetwork` says, asked once."""
         if self._network is None:
-            self._network = await self._call("poi_getNetwork", {})
+            network = await self._call("poi_getNetwork", {})
+            try:
+                msgspec.convert(network, _Network)
+            except msgspec.ValidationError as error:
+                raise PerformerUnreachable(f"{self._url}: its network is not described: {error}") from None
+            self._network = network
         return self._network
 
     async def domain(self) -> Domain:
@@ -105,9 +110,11 @@ class PoiClient:
         return task_id, {"request": request_to_json(request), "signature": signature, "input": text}
 
     async def send(self, call: dict[str, Any]) -> Digest:
-        """Sends what `prepare` made. Sending it twice is one task. Raises `RequestRefused`, `PerformerUnreachable`."""
+        """Sends what `prepare` made. Sending it twice is one task. Raises `RequestRefused`, `PerformerUnreachable`, and
+        `CodecError` for an answer without a task id."""
         answer = await self._call("poi_requestInference", call)
-        return Digest(from_hex(answer["taskId"], "taskId", 32))
+        task_id = answer.get("taskId") if isinstance(answer, dict) else None
+        return Digest(from_hex(task_id, "taskId", 32))
 
     async def request(
         self, task_definition_id: int, document: dict[str, Any] | str, parameters: dict[str, Any] | None = None
@@ -191,6 +198,20 @@ class _Error(msgspec.Struct):
     code: int
     message: str
     data: _Details = _Details()
+
+
+class _Definition(msgspec.Struct, rename="camel"):
+    task_definition_id: int
+    model_hash: str
+
+
+class _Network(msgspec.Struct, rename="camel"):
+    """What `prepare` reads of `poi_getNetwork`."""
+
+    chain_id: Annotated[int, msgspec.Meta(ge=0)]
+    attestation_center: str
+    performer: str
+    task_definitions: list[_Definition]
 
 
 class _Answer(msgspec.Struct):

@@ -128,6 +128,6 @@ class ModelLibrary:
                 )
             except ContentUnavailable as error:
                 raise ModelUnavailable(error.cid, error.causes) from None
-            except (ContentTooLarge, ContentCorrupt) as error:
+            except (ContentTooLarge, ContentCorrupt, CodecError) as error:  # the last for a CID that is none
                 raise ModelMismatch(f"model {card.model.cid}: {error}") from None
             await self._engine.load(definition.model_hash, model)

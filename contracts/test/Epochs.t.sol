@@ -126,6 +126,24 @@ contract EpochsTest is Network {
         assertEq(powers[0], (MINIMUM_STAKE + 1 ether) / 1 gwei, "with the new power");
     }
 
+    function test_rollEpoch_WritesNewPagesForAnotherSetOfTheSameSize() public {
+        join(1, ATTESTER, MINIMUM_STAKE);
+        join(2, ATTESTER, MINIMUM_STAKE);
+        roll();
+        vm.prank(accountOf(2));
+        registry.leave();
+        join(3, ATTESTER, MINIMUM_STAKE);
+        roll();
+        (address[] memory members, bytes[] memory keys,) = registry.tableOf(2);
+        assertEq(members[0], accountOf(1), "who stayed");
+        assertEq(members[1], accountOf(3), "who came");
+        assertEq(keys[1], Keys.publicKey(voteSecret(3)), "with their key");
+        (bytes memory signature, bytes memory missing) = vote("digest", 2, true, 3);
+        registry.verifyQuorum("digest", 2, true, signature, missing);
+        (signature, missing) = vote("digest", 1, true, 3);
+        registry.verifyQuorum("digest", 1, true, signature, missing);
+    }
+
     function test_rollEpoch_HoldsAFullTable() public {
         for (uint256 id = 1; id <= 127; ++id) {
             join(id, ATTESTER, MINIMUM_STAKE);

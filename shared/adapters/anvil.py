@@ -12,6 +12,7 @@ import platform
 import re
 import shutil
 import sys
+import tempfile
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,6 +111,7 @@ class Anvil:
         self._drain: asyncio.Task[None] | None = None
         self._listening: asyncio.Future[Listener] | None = None
         self._url = ""
+        self._scratch: tempfile.TemporaryDirectory[str] | None = None
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -147,10 +149,13 @@ class Anvil:
         program = self._program or find_anvil()
         guard = [sys.executable, "-I", "-S", "-c", _GUARD, str(os.getpid()), str(self.settings.memory_bytes)]
         loop = asyncio.get_running_loop()
+        self._scratch = tempfile.TemporaryDirectory(prefix="anvil-")  # it would make one in the home directory
         process = await asyncio.create_subprocess_exec(
             *guard,
             str(program),
             *self.settings.arguments(),
+            "--cache-path",
+            self._scratch.name,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
@@ -186,6 +191,8 @@ class Anvil:
             await process.wait()
         await drain
         self._process = self._drain = None
+        if self._scratch is not None:
+            self._scratch.cleanup()
 
     async def _read_output(self, process: asyncio.subprocess.Process, listening: asyncio.Future[Listener]) -> None:
         """Until the end: an unread pipe would block anvil. In pieces, because a line may have any length."""

@@ -17,7 +17,7 @@ import pytest
 from shared.constants import GWEI
 from shared.crypto import bls
 from shared.digests import leaf
-from shared.errors import ChainUnavailable, CodecError, Dropped, Reverted
+from shared.errors import CodecError, Dropped, Reverted
 from shared.interfaces import BatchSubmission
 from shared.types import (
     Address,
@@ -374,12 +374,10 @@ def _scalar(person: Person) -> int:
 
 
 async def test_of_two_equal_transactions_one_is_mined(network: Chain) -> None:
+    """The other one is refused: on sending, or by its block when both were sent before it."""
     certificate = network.certificate(network.info("a"))
 
-    hashes = await asyncio.gather(*(network.settlement.submit_task(certificate) for _ in range(2)))
-    outcomes = await asyncio.gather(
-        *(network.settlement.confirm(tx_hash, LIMIT_SECONDS) for tx_hash in hashes), return_exceptions=True
-    )
+    outcomes = await asyncio.gather(*(network.settle(certificate) for _ in range(2)), return_exceptions=True)
 
     (failure,) = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
     assert isinstance(failure, Reverted)
@@ -389,13 +387,6 @@ async def test_of_two_equal_transactions_one_is_mined(network: Chain) -> None:
 async def test_an_unknown_transaction_is_dropped(network: Chain) -> None:
     with pytest.raises(Dropped):
         await network.settlement.confirm(Digest(b"\x33" * 32), LIMIT_SECONDS)
-
-
-async def test_confirming_takes_no_longer_than_allowed(network: Chain) -> None:
-    tx_hash = await network.settlement.submit_task(network.certificate(network.info("a")))
-    with pytest.raises(ChainUnavailable):
-        await network.settlement.confirm(tx_hash, 0.0)
-    assert await network.settlement.confirm(tx_hash, LIMIT_SECONDS) > 0
 
 
 # --- batches -------------------------------------------------------------------------------------

@@ -87,7 +87,7 @@ class Network:
             dispute_window_seconds=plan.dispute_seconds,
             owner=OWNER.address,
         )
-        self.chain = MemoryChain(terms, time_zero=START)
+        self.chain = MemoryChain(terms, block_seconds=plan.block_seconds, time_zero=START)
         self.domain = self.chain.domain
         self.topics = Topics(self.domain)
         self.hub = WireTap(journal, plan.seed, plan.link)

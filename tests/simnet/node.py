@@ -10,6 +10,7 @@ import contextvars
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from functools import cache
 from types import SimpleNamespace
 from typing import Any, Protocol, TypeVar
 
@@ -48,6 +49,10 @@ from tests.simnet.virtual_time import VirtualClock
 
 T = TypeVar("T")
 RESTART_SECONDS = 1.0
+
+
+# Nobody reads them here, and each looks up every installed package.
+_metrics = cache(Metrics)
 
 
 class Unreachable(Exception):
@@ -229,7 +234,7 @@ class SimNode:
             library=ModelLibrary(content=content, engine=engine),
             store=store,
             guard=guard,
-            metrics=Metrics(self.role),
+            metrics=_metrics(self.role),
         )
 
     def _config(self) -> Config:

@@ -42,6 +42,7 @@ class Plan:
     link: Link = NEAR
     models: tuple[str, ...] = ("digits",)
     batch_seconds: float = 1.0
+    block_seconds: float = 0.25
     epoch_seconds: int = 3600
     dispute_seconds: int = 20
     roles: Mapping[str, Make] = field(default_factory=dict)

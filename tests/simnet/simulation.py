@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import inspect
 import random
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
-from dataclasses import replace
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from functools import lru_cache
 from typing import Any, Concatenate, ParamSpec
+from unittest.mock import patch
 
+from shared.crypto import bls
 from shared.types import Role
 from tests.cast import peer_key_of
 from tests.simnet import invariants
@@ -26,12 +28,28 @@ Scenario = Callable[Concatenate[Network, P], Coroutine[Any, Any, None]]
 MAX_SIMULATED_SECONDS = 3600.0  # a scenario that takes longer waits for what never comes
 
 
+@contextmanager
+def remembered_pairings() -> Iterator[None]:
+    """A pairing is a pure function of its bytes, and simulations that differ in one step ask for the same ones again:
+    each is computed once a process. It is most of what a simulation costs."""
+    with patch.object(bls, "_verify", _verify), patch.object(bls, "verify_aggregate", _verify_aggregate):
+        yield
+
+
+_verify = lru_cache(maxsize=1 << 14)(bls._verify)
+_verify_all = lru_cache(maxsize=1 << 14)(bls.verify_aggregate)
+
+
+def _verify_aggregate(public_keys: Iterable[bytes], digest: bytes, signature: bytes) -> bool:
+    return _verify_all(tuple(public_keys), digest, signature)
+
+
 @asynccontextmanager
 async def open_network(plan: Plan) -> AsyncIterator[Network]:
     """Registered, rolled and ready; killed at the end."""
     random.seed(plan.seed)  # the content reader shuffles its sources with the global generator
     journal = Journal()
-    with journal.recording():
+    with journal.recording(), remembered_pairings():
         network = Network(plan, journal)
         await _register(network)
         for node in network.nodes.values():

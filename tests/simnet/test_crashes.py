@@ -59,6 +59,9 @@ CASES = {
     "attester, a batch": ("attester0", a_batch, Plan()),
     "aggregator, one task": ("aggregator0", one_task, Plan()),
     "aggregator, a batch": ("aggregator0", a_batch, Plan()),
+    # It is back before the block that has what it sent.
+    "aggregator, one task, slow blocks": ("aggregator0", one_task, Plan(block_seconds=5.0)),
+    "aggregator, a batch, slow blocks": ("aggregator0", a_batch, Plan(block_seconds=5.0)),
     "aggregator, a lie": ("aggregator0", a_lie, LIES),
     "liar": ("liar", a_lie, LIES),
 }

@@ -3,11 +3,19 @@
 
 from __future__ import annotations
 
-from shared.adapters.chain_evm.client import EvmClient
-from shared.adapters.chain_evm.events import EventReader
-from shared.adapters.chain_evm.reader import EvmOperatorReader
-from shared.adapters.chain_evm.sender import Sender
-from shared.adapters.chain_evm.settlement import EvmSettlement
-from shared.adapters.chain_evm.wire import Receipt
+import sys
+
+import eth_account  # noqa: F401  # first, so that nothing below undoes the next line
+
+# Under eth_account, py_ecc allows 100,000 nested calls in the whole process. A stranger's JSON or msgpack of so many
+# brackets then ends it by a segmentation fault (json and msgspec alike), where 1,000 gives a RecursionError.
+sys.setrecursionlimit(1000)
+
+from shared.adapters.chain_evm.client import EvmClient  # noqa: E402
+from shared.adapters.chain_evm.events import EventReader  # noqa: E402
+from shared.adapters.chain_evm.reader import EvmOperatorReader  # noqa: E402
+from shared.adapters.chain_evm.sender import Sender  # noqa: E402
+from shared.adapters.chain_evm.settlement import EvmSettlement  # noqa: E402
+from shared.adapters.chain_evm.wire import Receipt  # noqa: E402
 
 __all__ = ["EventReader", "EvmClient", "EvmOperatorReader", "EvmSettlement", "Receipt", "Sender"]

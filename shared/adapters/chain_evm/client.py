@@ -64,7 +64,7 @@ class EvmClient:
             answer: Any = await self._provider.make_request(RPCEndpoint(method), list(params))
         except TimeoutError:
             raise ChainUnavailable(f"{method}: no answer in time") from None
-        except (aiohttp.ClientError, OSError, ValueError) as error:
+        except (aiohttp.ClientError, OSError, ValueError, RecursionError) as error:
             raise ChainUnavailable(f"{method}: {_shown(error)}") from None
         if not isinstance(answer, dict) or ("error" not in answer and "result" not in answer):
             raise ChainUnavailable(f"{method}: the answer is not JSON-RPC")
@@ -177,7 +177,7 @@ def _shown(error: Exception) -> str:
             return f"cannot connect ({error.os_error.strerror or type(error.os_error).__name__})"
         case aiohttp.ClientResponseError():
             return f"HTTP {error.status}"
-        case ValueError():
+        case ValueError() | RecursionError():
             return "the answer is not JSON"
         case _:
             return type(error).__name__

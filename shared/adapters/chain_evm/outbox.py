@@ -9,13 +9,14 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 import structlog
 
 from shared.adapters.chain_evm.client import EvmClient, Refused
 from shared.adapters.chain_evm.transactions import Attempt, Slot, sign
-from shared.adapters.chain_evm.wire import Block, Call, Fees
-from shared.constants import GWEI
+from shared.adapters.chain_evm.wire import Block, Call, Fees, Receipt
+from shared.constants import CONFIRMATIONS, GWEI
 from shared.errors import ChainUnavailable
 from shared.interfaces import IdentitySigner
 from shared.types import Digest
@@ -24,6 +25,7 @@ log = structlog.get_logger(__name__)
 
 REORG_BLOCKS = 64  # two epochs of Ethereum: what is deeper is final
 PLAIN_TRANSFER_GAS = 21_000
+WATCH_POLLS = 8  # between looks when all is mined: a reorg need not be noticed at once
 PATIENCE_LOOKS = 3  # before "unknown" is believed: nodes behind one address need not agree at once
 MAX_ATTEMPTS = 16  # of one slot: 9/8 to the 15th is a sixfold fee
 REPETITIONS = 4  # of an offer whose answer was lost
@@ -76,6 +78,13 @@ class Outbox:
         """The slot that has the transaction among its attempts."""
         return next((s for s in self._slots.values() if any(a.tx_hash == tx_hash for a in s.attempts)), None)
 
+    def confirmed(self, slot: Slot) -> Receipt | None:
+        """Its receipt, once it lies under CONFIRMATIONS blocks."""
+        receipt, head = slot.receipt, self.head
+        if receipt is None or head is None or receipt.block + CONFIRMATIONS - 1 > head.number:
+            return None
+        return receipt
+
     def first_free_nonce(self) -> int:
         """Above all that is under way: those nonces will be used, even if a node that lost its pool counts less."""
         return max(self._slots, default=-1) + 1
@@ -116,7 +125,7 @@ class Outbox:
         is_lost = False
         try:
             while True:
-                await self._has_work.wait()
+                await self._rest()
                 try:
                     await self._look()
                     is_lost = False
@@ -125,11 +134,17 @@ class Outbox:
                         log.warning("the chain is unavailable; transactions wait", reason=str(error))
                     is_lost = True
                 await self._tell()
-                if not self._slots:
-                    self._has_work.clear()
-                await asyncio.sleep(self._poll_seconds)
         finally:
             await self._tell()  # whoever waits shall see that nobody looks any more
+
+    async def _rest(self) -> None:
+        """Until the next look: short while something has to be mined, longer when only a reorg could happen."""
+        if any(self.confirmed(slot) is None for slot in self._slots.values()):
+            return await asyncio.sleep(self._poll_seconds)
+        self._has_work.clear()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._has_work.wait(), WATCH_POLLS * self._poll_seconds if self._slots else None)
+        return None
 
     async def _tell(self) -> None:
         async with self.looked:

@@ -12,7 +12,7 @@ from shared.adapters.chain_evm.client import EvmClient, Refused
 from shared.adapters.chain_evm.outbox import CHEAP, PATIENCE_LOOKS, USED, Outbox
 from shared.adapters.chain_evm.transactions import Attempt, Slot
 from shared.adapters.chain_evm.wire import Call, Fees, Known, Receipt
-from shared.constants import CHAIN_POLL_SECONDS, CONFIRMATIONS, GWEI
+from shared.constants import CHAIN_POLL_SECONDS, GWEI
 from shared.errors import ChainUnavailable, Dropped, Reverted
 from shared.interfaces import IdentitySigner
 from shared.types import Address, Digest
@@ -146,8 +146,8 @@ class Sender:
         while True:
             if slot.lost:
                 raise Dropped(f"0x{slot.newest.tx_hash.hex()}: {slot.lost}")
-            receipt, head = slot.receipt, self._outbox.head
-            if receipt is not None and head is not None and receipt.block + CONFIRMATIONS - 1 <= head.number:
+            receipt = self._outbox.confirmed(slot)
+            if receipt is not None:
                 return receipt
             await self._next_look()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from types import TracebackType
 from typing import Self
 
@@ -163,7 +163,7 @@ class LibP2PGossip:
         finally:
             del self._inboxes[topic]
             inbox.close()
-            if self._is_open:
+            with suppress(TransportError):  # nothing is left to unsubscribe from
                 await self._thread.call(self._node.unsubscribe, topic)
 
     def peers(self) -> Sequence[PeerKey]:

@@ -40,7 +40,10 @@ class Members:
         return self._addresses
 
     def replace(self, addresses: Mapping[PeerKey, str]) -> None:
-        self._addresses = {key: address for key, address in addresses.items() if key != self.own}
+        """A key of another size is nobody's: it must not stop the keeper."""
+        self._addresses = {
+            k: address for k, address in addresses.items() if k != self.own and len(k) == peer_id.KEY_BYTES
+        }
 
     def is_member(self, key: PeerKey) -> bool:
         return key in self._addresses

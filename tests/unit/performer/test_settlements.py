@@ -229,7 +229,6 @@ async def test_a_batch_is_remembered_before_the_cursor_passes_it(monkeypatch: py
 async def test_a_run_goes_on_where_the_last_one_stopped() -> None:
     cast_, file = Cast(), MemoryFile()
     async with watching(cast_, Chain(), file) as books:
-        assert books.chain.asked_from == []
         await books.perform("a")
         books.chain.said.append(settled("a", block=1000))
         await books.reaches("a", Phase.APPROVED)

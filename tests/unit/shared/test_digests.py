@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -162,15 +163,15 @@ CHANGED_BATCH: dict[str, Any] = {
 
 
 def test_every_field_is_signed() -> None:
-    batch = batch_vote().batch
-    for struct, digest, changed in (
+    signed: list[tuple[Any, Callable[[Any], Digest], dict[str, Any]]] = [
         (request(), DOMAIN.task_id, CHANGED_REQUEST),
         (task_info(), DOMAIN.task_info_hash, CHANGED_INFO),
-        (batch, DOMAIN.batch, CHANGED_BATCH),
-    ):
+        (batch_vote().batch, DOMAIN.batch, CHANGED_BATCH),
+    ]
+    for struct, digest, changed in signed:
         assert set(changed) == set(struct.__struct_fields__)
-        digests = {digest(replace(struct, **{name: value})) for name, value in changed.items()}  # type: ignore[operator]
-        assert len(digests | {digest(struct)}) == len(changed) + 1  # type: ignore[operator]
+        digests = {digest(replace(struct, **{name: value})) for name, value in changed.items()}
+        assert len(digests | {digest(struct)}) == len(changed) + 1
 
 
 @pytest.mark.parametrize("other", [Domain(31338, DOMAIN.contract), Domain(31337, Address(b"\x01" * 20))])
@@ -193,5 +194,5 @@ def test_nobody_signs_an_abstention() -> None:
 
 
 def test_a_leaf_says_which_verdict() -> None:
-    parts = sha("task"), sha("info")
-    assert len({leaf(*parts, True), leaf(*parts, False), leaf(*reversed(parts), True)}) == 3
+    task_id, info_hash = sha("task"), sha("info")
+    assert len({leaf(task_id, info_hash, True), leaf(task_id, info_hash, False), leaf(info_hash, task_id, True)}) == 3

@@ -87,7 +87,7 @@ def test_hex_may_be_of_either_case() -> None:
 
 
 # --- what is wrong is named ----------------------------------------------------------------------
-NO_HEX = ["", "0", "00", "0X00", "0x0", "0xgg", " 0x00", "0x00 ", "0x00\n", "0x0٣", "0x-1", None, 0, b"0x00", ["0x00"]]
+NO_HEX: list[object] = ["", "0", "00", "0X00", "0x0", "0xgg", " 0x00", "0x00 ", "0x00\n", "0x0٣", "0x-1", None, 0, b"0x00", ["0x00"]]
 
 
 @pytest.mark.parametrize("text", NO_HEX)
@@ -118,7 +118,7 @@ def wrong_request(name: str) -> list[object]:
 
 
 def wrong_certificate(name: str) -> list[object]:
-    return {
+    wrong: dict[str, list[object]] = {
         "taskId": [*NO_HEX, to_hex(bytes(31))],
         "taskPerformer": [*NO_HEX, to_hex(bytes(21))],
         "proofOfTask": [0, "\ud800"],
@@ -130,7 +130,8 @@ def wrong_certificate(name: str) -> list[object]:
         "signers": ["0x00", 1, "012"],
         "signature": [*NO_HEX, to_hex(bytes(95)), to_hex(bytes(192))],
         "performerSignature": [*NO_HEX, to_hex(bytes(64))],
-    }[name]
+    }
+    return wrong[name]
 
 
 OF_ANOTHER_TYPE: list[object] = [None, True, 1.0, {}]
@@ -222,4 +223,4 @@ def test_any_json_is_a_form_or_refused(value: object, name: str, other: str) -> 
         (certificate_from_json, inner),
     ):
         with contextlib.suppress(FieldError):
-            read(form)  # type: ignore[operator]
+            read(form)

@@ -77,8 +77,8 @@ def test_power_is_the_signers() -> None:
 def test_the_builders_sit_on_the_edges() -> None:
     for signers, is_approved in ((TWO_THIRDS, False), (APPROVING, True), (EVERYBODY, True)):
         assert approves(power_of(TABLE, signers), TABLE.total_power) is is_approved
-    for signers, is_rejected in ((ONE_THIRD, False), (REJECTING, True), (EVERYBODY, True)):
-        assert rejects(power_of(TABLE, signers), TABLE.total_power) is is_rejected
+    for others, is_rejected in ((ONE_THIRD, False), (REJECTING, True), (EVERYBODY, True)):
+        assert rejects(power_of(TABLE, others), TABLE.total_power) is is_rejected
     assert 3 * power_of(TABLE, TWO_THIRDS) == 2 * sum(POWERS)
     assert 3 * power_of(TABLE, ONE_THIRD) == sum(POWERS)
 

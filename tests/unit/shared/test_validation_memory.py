@@ -82,6 +82,22 @@ def test_a_forged_copy_does_not_silence_the_real_message(tag: str, rule: str, ch
     assert node.hears(*MAKERS[tag]({})) is None
 
 
+@pytest.mark.parametrize(
+    ("changes", "rule"),
+    [
+        ({"verdict": Verdict.INVALID}, "aggregate signature"),
+        ({"signers": (0, 1, 3)}, "aggregate signature"),
+        ({"signature": OTHERS.signature}, "aggregate signature"),
+        ({"performer_signature": OTHERS.performer_signature}, "performer's signature"),
+    ],
+)
+def test_a_certificate_changed_in_one_field_is_no_repetition(changes: Changes, rule: str) -> None:
+    """Were a changed copy ignored as one, who forwards it would pass for honest."""
+    node = Node()
+    assert node.hears(*MAKERS["certificate"]({})) is None
+    assert node.hears(*MAKERS["certificate"]({"message": changes})) == (Reject, rule)
+
+
 def test_forgeries_take_no_room() -> None:
     """Only what passed every check is remembered: refused messages cannot push out the accepted ones."""
     node = Node()

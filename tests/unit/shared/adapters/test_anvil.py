@@ -51,6 +51,10 @@ def wait_for_end(pid: int) -> None:
         time.sleep(0.01)
 
 
+def is_there(folder: Path) -> bool:
+    return folder.is_dir()
+
+
 async def block_above(client: EvmClient, number: int) -> Block:
     """The first head that is higher."""
     async with asyncio.timeout(LIMIT_SECONDS):
@@ -157,9 +161,13 @@ async def test_stopping_ends_it_and_stopping_again_does_nothing() -> None:
     await anvil.stop()
     await anvil.start()
     pid = anvil.pid
+    assert anvil._scratch is not None
+    scratch = Path(anvil._scratch.name)
+    assert is_there(scratch)
     await anvil.stop()
     await anvil.stop()
     wait_for_end(pid)
+    assert not is_there(scratch)
     with pytest.raises(ChainUnavailable, match="does not run"):
         _ = anvil.pid
 

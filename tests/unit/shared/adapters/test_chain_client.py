@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +22,7 @@ from shared.adapters.chain_evm.wire import Block, Call, Known, Log, Receipt, pay
 from shared.errors import ChainUnavailable, ConfigError, Reverted
 from shared.types import Address
 
+ROOT = Path(__file__).resolve().parents[4]
 API_KEY = "v3/0123secret4567"
 ADDRESS = Address(b"\x11" * 20)
 
@@ -87,6 +91,7 @@ async def floods(request: web.Request) -> web.StreamResponse:
         (sends(b"<html>a login page</html>"), "not JSON"),
         (sends(b""), "not JSON"),
         (sends(b"[]"), "not JSON-RPC"),
+        (sends(b"[" * 100_000), "not JSON"),
         (sends(b"{}"), "not JSON-RPC"),
         (sends(b"\xff\xfe{"), "not JSON"),
         (hangs_up, "ServerDisconnected"),
@@ -236,6 +241,31 @@ def test_any_number_and_any_data_too(answer: Any) -> None:
         except ChainUnavailable as error:
             found = error
         assert isinstance(found, int | bytes) or "the node's answer is no" in str(found)
+
+
+DEEP = """
+import json, sys, msgspec
+from shared.adapters.chain_evm import EvmClient
+from shared.crypto import keystore
+from eth_account import Account
+
+assert sys.getrecursionlimit() == 1000, sys.getrecursionlimit()
+for decode in (json.loads, msgspec.json.decode):
+    try:
+        decode(b"[" * 1_000_000)
+    except RecursionError:
+        print("refused")
+try:
+    msgspec.msgpack.decode(b"\\x91" * 1_000_000)
+except RecursionError:
+    print("refused")
+"""
+
+
+def test_deeply_nested_bytes_do_not_end_the_process() -> None:
+    """A library below eth_account raises Python's recursion limit so far that they would."""
+    done = subprocess.run([sys.executable, "-c", DEEP], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout.split()) == (0, ["refused"] * 3), done.stderr
 
 
 def test_a_call_without_target_creates() -> None:

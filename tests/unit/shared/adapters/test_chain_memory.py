@@ -71,6 +71,17 @@ def test_a_transaction_is_mined_with_the_next_block_and_not_before() -> None:
     run(scenario())
 
 
+def test_confirming_takes_no_longer_than_allowed() -> None:
+    async def scenario() -> None:
+        network = await opened()
+        tx_hash = await network.settlement.submit_task(network.certificate(network.info("a")))
+        with pytest.raises(ChainUnavailable, match=r"not mined after 0\.1 s"):
+            await network.settlement.confirm(tx_hash, 0.1)
+        assert await network.settlement.confirm(tx_hash, LIMIT_SECONDS) > 0
+
+    run(scenario())
+
+
 def test_connections_fail_one_by_one() -> None:
     async def scenario() -> None:
         network = await opened()
@@ -138,6 +149,8 @@ def test_a_reorg_may_drop_a_transaction_for_good() -> None:
         assert await network.settlement.verdict_of(network.info("a").task_id) is None
         again, _ = await network.settle(network.certificate(network.info("a")))
         assert again != lost
+        # Whoever comes later hears nothing of the branch that is gone.
+        assert [event.tx_hash for event in await network.first_events(2)] == [kept, again]
 
     run(scenario())
 
@@ -198,7 +211,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=30)  # real signatures
+@settings(max_examples=20)  # real signatures
 @given(steps=STEPS)
 def test_stake_is_conserved_and_events_tell_the_state(steps: list[tuple[str, int]]) -> None:
     """To the wei, through reorgs: staked = still staked + in the vault; and whoever follows knows every verdict."""

@@ -78,6 +78,25 @@ async def test_a_stream_gives_the_chunks_in_order(network):
     assert await here.pins() == {cid: len(content)}
 
 
+async def test_an_add_is_on_the_disk_before_it_is_pinned_and_acknowledged(tmp_path, monkeypatch):
+    calls: list[str] = []
+    real_write, real_pin = content_embedded._write_file, content_embedded.Pins.add
+
+    def write(path: Path, data: bytes, *, is_durable: bool) -> None:
+        calls.append("durable block" if is_durable else "block")
+        real_write(path, data, is_durable=is_durable)
+
+    async def pin(pins: content_embedded.Pins, root: Cid, size_bytes: int) -> None:
+        calls.append("pin")
+        await real_pin(pins, root, size_bytes)
+
+    monkeypatch.setattr(content_embedded, "_write_file", write)
+    monkeypatch.setattr(content_embedded.Pins, "add", pin)
+    async with store_at(tmp_path) as store:
+        await store.add(content_of(2 * CHUNK_BYTES))
+    assert calls == ["durable block"] * 3 + ["pin"]
+
+
 # --- the folder ----------------------------------------------------------------------------------
 async def test_one_folder_is_for_one_process(tmp_path):
     async with store_at(tmp_path):

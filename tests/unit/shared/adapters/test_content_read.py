@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import pytest
 
 from shared.adapters.content_hedge import SourceFailed
-from shared.adapters.content_read import BLOCKS_AHEAD, LOCAL, ContentReader
+from shared.adapters.content_read import BLOCKS_AHEAD, LOCAL, ContentReader, _Window
 from shared.adapters.memory.content import ContentHub
 from shared.constants import CHUNK_BYTES, HEDGE_SECONDS
 from shared.content.cid import Block
@@ -141,9 +141,15 @@ def test_a_failure_is_told_to_everybody_who_waits(hub):
 def test_a_large_file_is_fetched_a_few_blocks_at_a_time_and_each_once(hub):
     blocks, cid, content = large_file(20)
     hold(hub, A, blocks)
-    hub.delay(A, 0.05)
-    assert run_virtual(hub.join(B).get(cid, prefer=A, **LIMITS)) == content
-    assert hub.most_open == BLOCKS_AHEAD
+    hub.delay(A, 0.1)
+
+    async def main() -> None:
+        started = asyncio.get_running_loop().time()
+        assert await hub.join(B).get(cid, prefer=A, **LIMITS) == content
+        assert asyncio.get_running_loop().time() - started == pytest.approx(0.1 + 20 / 4 * 0.1)
+
+    run_virtual(main())
+    assert hub.most_open == BLOCKS_AHEAD == 4
     assert set(hub.asked.values()) == {1}
 
 
@@ -175,6 +181,25 @@ def test_nodes_read_ahead_make_room_for_the_leaves_that_come_first(hub):
     assert run_virtual(hub.join(B).get(cid, prefer=A, **LIMITS)) == content
     assert max(hub.asked.values()) == 1
     assert hub.most_open <= BLOCKS_AHEAD
+
+
+def test_a_window_holds_the_blocks_of_its_place_and_no_others(hub):
+    blocks, cid, _ = large_file(8)
+    hold(hub, B, blocks)
+    leaves = [leaf for leaf in blocks if leaf != cid]
+
+    async def main() -> None:
+        reader = hub.join(B)._reader
+        window = _Window(reader, reader._order(None))
+        deadline = asyncio.get_running_loop().time() + 1
+        for ahead in (leaves[:4], leaves[2:6], leaves[7:]):
+            block, _ = await window.next(ahead, cid, deadline)
+            assert block.cid == ahead[0]
+            assert list(window._flights) == ahead
+        window.close()
+        assert not window._flights
+
+    run_virtual(main())
 
 
 def test_a_reader_that_stops_early_leaves_nothing_running(hub):

@@ -9,15 +9,18 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 
 import psutil
 import pytest
 import structlog
 import trio
+from libp2p.peer.id import ID
 
 from shared.adapters.gossip_libp2p import LibP2PGossip, bridge, limits, logs
 from shared.adapters.gossip_libp2p.bridge import TrioThread
 from shared.adapters.gossip_libp2p.keeper import Redial, resolve
+from shared.adapters.gossip_libp2p.members import id_of
 from shared.errors import ConfigError, Ignore, TransportError
 from shared.types import PeerKey
 from tests.gossip_support import ANY_PORT, LibP2PNetwork, accept, secret_of, until
@@ -102,7 +105,19 @@ async def test_a_start_can_be_cancelled():
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    await until(lambda: gossip_threads() == before, "the thread has gone")
+    await until(lambda: set(gossip_threads()) <= set(before), "the thread has gone")
+
+
+async def test_over_ip6(network):
+    try:
+        ann, bob = [await network.start(name, listen="/ip6/::1/tcp/0") for name in ("ann", "bob")]
+    except TransportError as error:
+        pytest.skip(f"no IPv6 here: {error}")
+    reader = await network.read(bob, "t")
+    await ann.wait_for_peers(1, 20, "t")
+    await ann.publish("t", b"hello")
+    await reader.gets(b"hello")
+    assert ann.address.startswith("/ip6/::1/tcp/")
 
 
 # -- dying and stopping -----------------------------------------------------------------------------------
@@ -151,7 +166,7 @@ async def test_a_stop_is_quick_and_leaves_nothing(network):
     for node in nodes:
         await network.stop(node)
     assert (time.monotonic() - begun) / len(nodes) < 2
-    assert gossip_threads() == threads
+    assert set(gossip_threads()) <= set(threads)
     await until(lambda: psutil.Process().num_fds() <= before, "sockets are closed")
 
 
@@ -269,6 +284,7 @@ async def test_nonsense_in_the_registry_does_no_harm(network):
             )
         }
     )
+    network.book[PeerKey(b"short")] = network.book[PeerKey(b"")] = "/ip4/127.0.0.1/tcp/1"
     ann, bob = await network.start("ann"), await network.start("bob")
     await until(lambda: ann.peers() == (bob.peer_key,), "the real member is found")
     await until(lambda: ann.health().counters["dials_failed"] > 0, "the others are tried, and given up")
@@ -402,6 +418,92 @@ async def test_health_shows_mesh_subscribers_and_lag(network):
     assert health.subscribers == {"t": 2}
     assert health.banned == 0
     assert 0 <= health.lag_seconds < 5
+
+
+# -- streams that break under a connection that lives ----------------------------------------------------------
+async def test_a_stream_that_breaks_is_replaced_and_subscriptions_are_kept(network):
+    ann, bob = await network.start("ann"), await network.start("bob")
+    reader = await network.read(bob, "t")
+    await ann.wait_for_peers(1, 20, "t")
+    pubsub, peer = ann._node._pubsub, id_of(bob.peer_key)
+
+    async def break_it() -> object:
+        stream = pubsub.peers[peer]
+        await stream.reset()
+        pubsub._handle_dead_peer(peer)
+        assert peer in pubsub.peer_topics["t"], "bob has no reason to announce it again"
+        return stream
+
+    broken = await ann._thread.call(break_it)
+    await until(lambda: pubsub.peers.get(peer) not in (None, broken), "another stream")
+    await ann.publish("t", b"on the new stream")
+    await reader.gets(b"on the new stream")
+
+
+async def test_the_stream_of_a_connection_that_is_gone_is_replaced(network):
+    """A peer that comes back before its old connection is cleaned up."""
+    ann, bob = await network.start("ann"), await network.start("bob")
+    reader = await network.read(bob, "t")
+    await ann.wait_for_peers(1, 20, "t")
+    pubsub, peer = ann._node._pubsub, id_of(bob.peer_key)
+    closed = SimpleNamespace(muxed_conn=SimpleNamespace(is_closed=True))
+
+    async def leave_a_dead_one() -> None:
+        pubsub.peers[peer] = closed
+
+    await ann._thread.call(leave_a_dead_one)
+    await until(lambda: pubsub.peers.get(peer) not in (None, closed), "a living stream")
+    await ann.publish("t", b"alive")
+    await reader.gets(b"alive")
+
+
+async def test_a_connection_without_a_stream_gets_another_attempt(network, monkeypatch):
+    """Stock gives up for good when the first negotiation fails."""
+    monkeypatch.setattr(limits, "UNREGISTERED_SECONDS", 0.1)
+    ann, bob = await network.start("ann"), await network.start("bob")
+    reader = await network.read(bob, "t")
+    await ann.wait_for_peers(1, 20, "t")
+    pubsub, peer = ann._node._pubsub, id_of(bob.peer_key)
+
+    async def forget() -> None:
+        del pubsub.peers[peer]
+        pubsub.peer_queues.pop(peer).close()
+
+    await ann._thread.call(forget)
+    await until(lambda: peer in pubsub.peers, "registered again")
+    await ann.publish("t", b"again")
+    await reader.gets(b"again")
+
+
+async def test_a_closed_connection_does_not_count(network):
+    ann, bob = await network.start("ann"), await network.start("bob")
+    await network.connected(ann, bob)
+    swarm, peer = ann._node._swarm, id_of(bob.peer_key)
+    closed = SimpleNamespace(muxed_conn=SimpleNamespace(is_closed=True, peer_id=peer))
+
+    async def only_a_closed_one() -> set[ID]:
+        kept, swarm.connections[peer] = swarm.connections[peer], [closed]
+        found = swarm.living()
+        swarm.connections[peer] = kept
+        return found
+
+    assert await ann._thread.call(only_a_closed_one) == set()
+
+
+async def test_a_peer_that_does_not_answer_pings_is_dropped(network, monkeypatch):
+    """And dialled again: it may be another process by now."""
+    monkeypatch.setattr(limits, "PING_SECONDS", 0.05)
+    monkeypatch.setattr(limits, "PONG_SECONDS", 1.0)
+    ann, bob = await network.start("ann"), await network.start("bob")
+    await network.connected(ann, bob)
+    connection = ann._node._swarm.get_connections(id_of(bob.peer_key))[0].muxed_conn
+
+    async def nowhere(data: bytes) -> None:
+        """The frame is lost."""
+
+    connection._write_frame = nowhere
+    await until(lambda: connection.is_closed, "the silent connection is closed")
+    await network.connected(ann, bob)
 
 
 # -- logs -----------------------------------------------------------------------------------------------

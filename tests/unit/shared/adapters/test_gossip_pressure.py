@@ -199,9 +199,13 @@ async def test_a_member_keeps_four_connections_at_most(arena):
     await arena.let_in("mallory")
     swarm, peer = arena.victim._node._swarm, ID.from_pubkey(create_new_key_pair(secret_of("mallory")).public_key)
     async with AsyncExitStack() as stack:
+        remotes = []
         for _ in range(limits.MAX_CONNECTIONS_PER_PEER + 3):
             remote = await stack.enter_async_context(attacking("mallory", arena.victim))
             await remote.do("connect")
+            remotes.append(remote)
+        for oldest in remotes[:3]:
+            await oldest.do("wait_for_hang_up")
         assert len(swarm.get_connections(peer)) == limits.MAX_CONNECTIONS_PER_PEER
         await remote.do("open_stream")
         await remote.do("send", published(message("mallory", b"the newest works")))

@@ -78,12 +78,12 @@ def test_nothing_is_sent_beside_the_message():
 def test_nothing_is_kept_of_a_message_but_for_the_cache():
     mesh = Mesh("ann")
     mesh.router.pubsub.peer_topics.clear()  # type: ignore[union-attr]
-    for number in range(1500):
+    for number in range(300):
         mesh.do(mesh.router.publish, peer("me"), message("me", b"%d" % number))
     router = mesh.router
     assert (len(router.equivocation_detection), len(router._pending_messages)) == (0, 0)
     assert sum(len(times) for times in router.recent_message_deliveries.values()) == 0
-    assert len(router.mcache.msgs) == 1500
+    assert len(router.mcache.msgs) == 300
     for _ in range(limits.GOSSIP_HISTORY):
         router.mcache.shift()
     assert len(router.mcache.msgs) == 0

@@ -1,4 +1,4 @@
-"""secp256k1 signatures: one form each, as OpenZeppelin's ECDSA takes them, and the address that eth-account recovers."""
+"""secp256k1 signatures: one form each, as OpenZeppelin takes them, and the address that eth-account recovers."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_other_forms_are_refused(name: str) -> None:
-    with pytest.raises(CodecError, match="^signature: "):
+    with pytest.raises(CodecError, match=r"^signature: "):
         ecdsa.recover(DIGEST, REFUSED[name])
     assert not ecdsa.is_signed_by(KEY.address, DIGEST, REFUSED[name])
 

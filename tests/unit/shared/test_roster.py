@@ -1,0 +1,224 @@
+"""Who is who: one view at a time, by peer key and by role, and the last good one while the chain is away."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import pytest
+from structlog.testing import capture_logs
+
+from shared.crypto.keystore import NodeKeys
+from shared.errors import ChainUnavailable, Ignore, Reverted
+from shared.roster import EMPTY, Roster, RosterWatch
+from shared.types import Operator, OperatorTable, Role, TaskDefinition
+from tests.builders import (
+    AGGREGATOR,
+    ATTESTERS,
+    DEFINITION,
+    EPOCH,
+    OPERATORS,
+    PERFORMER,
+    STRANGER,
+    TABLE,
+    operator_of,
+    replace,
+    roster_of,
+    ruling,
+    table_of,
+)
+
+EVERY_ROLE = Role.PERFORMER | Role.ATTESTER | Role.AGGREGATOR
+LIMIT_SECONDS = 20.0  # the machine may be busy with other things
+
+
+# --- a view --------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("keys", "role"), [(PERFORMER, Role.PERFORMER), (ATTESTERS[0], Role.ATTESTER), (AGGREGATOR, Role.AGGREGATOR)]
+)
+def test_an_author_has_the_role(keys: NodeKeys, role: Role) -> None:
+    roster = roster_of()
+    assert roster.author(keys.peer_key, role) is roster.by_address[keys.address]
+    for other in set(Role) - {role}:
+        assert other.name is not None
+        expected = (Ignore, f"origin is not a registered {other.name.lower()}")
+        assert ruling(roster.author, keys.peer_key, other) == expected
+
+
+def test_strangers_are_nobodys_authors() -> None:
+    for role in Role:
+        with pytest.raises(Ignore, match="origin is not a registered"):
+            roster_of().author(STRANGER.peer_key, role)
+        with pytest.raises(Ignore):
+            EMPTY.author(PERFORMER.peer_key, role)
+
+
+def test_one_operator_may_have_several_roles() -> None:
+    roster = roster_of([operator_of(PERFORMER, EVERY_ROLE)])
+    assert {roster.author(PERFORMER.peer_key, role).address for role in Role} == {PERFORMER.address}
+
+
+def test_who_leaves_counts_while_a_valid_table_holds_it() -> None:
+    """Its votes are awaited there; with its stake on the way out it performs and aggregates no more."""
+    leaving = [replace(operator, is_active=False) for operator in OPERATORS]
+    roster = roster_of(leaving)
+    for attester in ATTESTERS:
+        assert roster.author(attester.peer_key, Role.ATTESTER).address == attester.address
+    for keys, role in ((PERFORMER, Role.PERFORMER), (AGGREGATOR, Role.AGGREGATOR)):
+        assert ruling(roster.author, keys.peer_key, role) is not None
+    # Still in the previous epoch's table only, and then in none.
+    rolled = roster_of(leaving, [TABLE, table_of(EPOCH + 1, ATTESTERS[1:], (1, 1, 1))])
+    assert ruling(rolled.author, ATTESTERS[0].peer_key, Role.ATTESTER) is None
+    gone = roster_of(leaving, [table_of(EPOCH + n, ATTESTERS[1:], (1, 1, 1)) for n in (1, 2)])
+    assert ruling(gone.author, ATTESTERS[0].peer_key, Role.ATTESTER) is not None
+
+
+def test_a_newcomer_is_an_author_before_it_is_in_a_table() -> None:
+    newcomer = operator_of(STRANGER, Role.ATTESTER)
+    assert roster_of([*OPERATORS, newcomer]).author(STRANGER.peer_key, Role.ATTESTER) is newcomer
+
+
+def test_only_valid_epochs_have_tables() -> None:
+    roster = roster_of()
+    assert roster.table(EPOCH) is TABLE
+    assert roster.table(EPOCH - 1).epoch == EPOCH - 1
+    for epoch in (-1, 0, EPOCH - 2, EPOCH + 1, 2**32):
+        assert ruling(roster.table, epoch) == (Ignore, "unknown epoch")
+        assert ruling(EMPTY.table, epoch) == (Ignore, "unknown epoch")
+
+
+# --- following the chain ---------------------------------------------------------------------------
+@dataclass
+class Chain:
+    """What a chain says, and whether it answers. Counts the definitions that are read."""
+
+    epoch: int = EPOCH
+    tables: dict[int, OperatorTable] = field(default_factory=lambda: {EPOCH - 1: table_of(EPOCH - 1), EPOCH: TABLE})
+    members: Sequence[Operator] = OPERATORS
+    definitions: list[TaskDefinition] = field(default_factory=lambda: [replace(DEFINITION, id=0)])
+    failing: str = ""
+    error: Exception = field(default_factory=lambda: ChainUnavailable("no answer"))
+    read_ids: list[int] = field(default_factory=list)
+    refreshes: int = 0
+
+    def _answer(self, question: str) -> None:
+        if question == self.failing:
+            raise self.error
+
+    async def current_epoch(self) -> int:
+        self.refreshes += 1
+        self._answer("epoch")
+        return self.epoch
+
+    async def operator_table(self, epoch: int) -> OperatorTable | None:
+        self._answer("table")
+        return self.tables.get(epoch)
+
+    async def operators(self) -> Sequence[Operator]:
+        self._answer("operators")
+        return self.members
+
+    async def task_definition(self, definition_id: int) -> TaskDefinition | None:
+        self._answer("definition")
+        self.read_ids.append(definition_id)
+        return self.definitions[definition_id]
+
+    async def task_definition_count(self) -> int:
+        return len(self.definitions)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    deadline = asyncio.get_running_loop().time() + LIMIT_SECONDS
+    while not condition():
+        assert asyncio.get_running_loop().time() < deadline
+        await asyncio.sleep(0.001)
+
+
+async def test_a_refresh_reads_everything() -> None:
+    chain, watch = Chain(), RosterWatch(Chain())
+    assert watch.current is EMPTY
+    roster = await watch.refresh()
+    assert roster is watch.current
+    assert roster == Roster(EPOCH, tuple(OPERATORS), chain.tables, {0: chain.definitions[0]})
+
+
+async def test_before_the_first_epoch_there_is_no_table() -> None:
+    roster = await RosterWatch(Chain(epoch=0, tables={})).refresh()
+    assert (roster.epoch, roster.tables) == (0, {})
+    first = await RosterWatch(Chain(epoch=1, tables={1: table_of(1)})).refresh()
+    assert list(first.tables) == [1]
+
+
+async def test_a_roll_replaces_the_tables() -> None:
+    chain = Chain()
+    watch = RosterWatch(chain)
+    before = await watch.refresh()
+    chain.epoch, chain.tables[EPOCH + 1] = EPOCH + 1, table_of(EPOCH + 1)
+    assert set((await watch.refresh()).tables) == {EPOCH, EPOCH + 1}
+    # Who holds the former view goes on with all of it.
+    assert (before.epoch, set(before.tables)) == (EPOCH, {EPOCH - 1, EPOCH})
+
+
+async def test_a_definition_is_read_once() -> None:
+    chain = Chain()
+    watch = RosterWatch(chain)
+    for _ in range(3):
+        await watch.refresh()
+    chain.definitions.append(replace(DEFINITION, id=1))
+    assert set((await watch.refresh()).definitions) == {0, 1}
+    assert chain.read_ids == [0, 1]
+
+
+@pytest.mark.parametrize("question", ["epoch", "table", "operators", "definition"])
+async def test_half_a_view_is_no_view(question: str) -> None:
+    """The chain goes away in the middle: the former view stays whole."""
+    chain = Chain()
+    watch = RosterWatch(chain)
+    before = await watch.refresh()
+    chain.failing, chain.epoch, chain.members = question, EPOCH + 1, ()
+    chain.definitions.append(replace(DEFINITION, id=1))
+    with pytest.raises(ChainUnavailable):
+        await watch.refresh()
+    assert watch.current is before
+    chain.failing = ""
+    assert (await watch.refresh()).operators == ()
+
+
+@asynccontextmanager
+async def running(watch: RosterWatch) -> AsyncIterator[None]:
+    task = asyncio.create_task(watch.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+
+async def test_an_outage_is_told_once_and_survived() -> None:
+    chain = Chain()
+    watch = RosterWatch(chain, poll_seconds=0.001)
+    with capture_logs() as logs:
+        async with running(watch):
+            await until(lambda: watch.current.epoch == EPOCH)
+            chain.failing = "epoch"
+            seen = chain.refreshes
+            await until(lambda: chain.refreshes > seen + 3)
+            assert watch.current.epoch == EPOCH
+            chain.failing, chain.members = "", OPERATORS[:1]
+            await until(lambda: len(watch.current.operators) == 1)
+            seen = chain.refreshes
+            await until(lambda: chain.refreshes > seen + 3)
+    said = [(line["log_level"], line["event"]) for line in logs]
+    assert said == [
+        ("warning", "the chain is unavailable; the last roster stays"),
+        ("info", "the chain is back"),
+    ]
+
+
+async def test_another_fault_is_not_hidden() -> None:
+    """A contract that refuses to be read is not one that will be back soon."""
+    with pytest.raises(Reverted):
+        await RosterWatch(Chain(failing="table", error=Reverted("UnknownEpoch"))).run()
