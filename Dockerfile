@@ -13,7 +13,7 @@ VOLUME /data
 HEALTHCHECK --interval=2s --timeout=3s --start-period=10s --retries=15 \
     CMD ["node", "-e", "fetch('http://127.0.0.1:8545', {method: 'POST', headers: {'content-type': 'application/json'}, body: '{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"eth_chainId\",\"params\":[]}'}).then(r => process.exit(r.ok ? 0 : 1), () => process.exit(1))"]
 # Blocks by the clock: with a block for each transaction, a backlog stops anvil and eats its memory.
-CMD ["anvil", "--host", "0.0.0.0", "--block-time", "1", "--state", "/data/chain.json", "--state-interval", "5"]
+CMD ["anvil", "--host", "0.0.0.0", "--hardfork", "osaka", "--block-time", "1", "--prune-history", "32", "--state", "/data/chain.json", "--state-interval", "5"]
 
 
 FROM python:3.11-slim-bookworm AS build

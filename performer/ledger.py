@@ -12,7 +12,7 @@ from shared.constants import MAX_LONG_POLLS
 from shared.errors import IllegalTransition, RequestRefused
 from shared.interfaces import TaskStore
 from shared.types import Digest
-from shared.workflow import Event, Task, advance
+from shared.workflow import Event, Phase, Task, advance
 
 log = structlog.get_logger(__name__)
 
@@ -80,6 +80,11 @@ class TaskLedger:
     def open_tasks(self) -> Iterator[Task]:
         """A snapshot of what is not final."""
         yield from [task for task in self._tasks.values() if not task.is_final]
+
+    def uncertified(self) -> Iterator[Task]:
+        """A snapshot of what is settled here without its certificate."""
+        settled = [self._tasks[task_id] for task_id in self._final]
+        yield from [task for task in settled if task.certificate is None and task.phase is not Phase.EXPIRED]
 
     def count_open(self) -> int:
         return len(self._tasks) - len(self._final)

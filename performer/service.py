@@ -207,7 +207,8 @@ class Performer:
             log.warning("task not published", task=task.task_id.hex()[:8], reason=str(error))
 
     async def _keep_asking(self) -> None:
-        """(7) publish again until certified or expired: gossip may lose any message, also the certificate."""
+        """(7) publish again until certified or expired: gossip may lose any message, also the certificate, and the
+        chain may be faster than it."""
         while True:
             await asyncio.sleep(REPUBLISH_SECONDS)
             now = self._clock.now()
@@ -215,6 +216,9 @@ class Performer:
                 if now >= task.request.deadline:
                     await self.ledger.advance(task.task_id, DeadlinePassed())
                 elif task.phase is Phase.PERFORMED and now - (task.performed_at or now) >= REPUBLISH_SECONDS:
+                    await self._publish(task)
+            for task in self.ledger.uncertified():
+                if now < task.request.deadline:
                     await self._publish(task)
 
     async def _on_certificate(self, received: Received) -> None:

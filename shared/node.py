@@ -84,6 +84,7 @@ async def open_node(config: Config, role: str) -> AsyncIterator[Node]:
         # One guard file a vote key: a second process on the same key is refused here, before it could vote.
         guard = await stack.enter_async_context(SqliteVoteGuard(config.node.data_dir / "votes.db"))
         client = await stack.enter_async_context(EvmClient(config.network.chain_rpc))
+        await client.require_network(domain.chain_id, [config.network.operator_registry, domain.contract])
         max_fee_wei = int(config.aggregator.max_fee_gwei * GWEI)
         sender = await stack.enter_async_context(Sender(client, signer, domain.chain_id, max_fee_wei=max_fee_wei))
         reader = EvmOperatorReader(client, registry=config.network.operator_registry, center=domain.contract)

@@ -125,16 +125,10 @@ def advance(task: Task, event: Event) -> Task:
             )
         case Certified() as seen, Phase.PERFORMED | Phase.REQUESTED | Phase.EXPIRED:
             # A certificate may arrive before this node knows of the performance, and after its own clock gave up.
-            return msgspec.structs.replace(
-                task,
-                phase=Phase.CERTIFIED,
-                task_info=seen.certificate.task_info,
-                certificate=seen.certificate,
-                valid_power=seen.valid_power,
-                invalid_power=seen.invalid_power,
-                total_power=seen.total_power,
-                certified_at=seen.at,
-            )
+            return _certify(task, seen, Phase.CERTIFIED)
+        case Certified() as seen, Phase.APPROVED | Phase.REJECTED if task.certificate is None:
+            # The chain was faster than gossip; the requester still wants what a contract can check.
+            return _certify(task, seen, task.phase)
         case Certified(), Phase.CERTIFIED | Phase.SUBMITTED | Phase.APPROVED | Phase.REJECTED:
             return task
         case Submitted(tx_hash=tx_hash), Phase.CERTIFIED | Phase.SUBMITTED:
@@ -149,6 +143,19 @@ def advance(task: Task, event: Event) -> Task:
             return msgspec.structs.replace(task, failure=reason)
         case _:
             raise IllegalTransition(f"{type(event).__name__} in phase {task.phase}")
+
+
+def _certify(task: Task, seen: Certified, phase: Phase) -> Task:
+    return msgspec.structs.replace(
+        task,
+        phase=phase,
+        task_info=seen.certificate.task_info,
+        certificate=seen.certificate,
+        valid_power=seen.valid_power,
+        invalid_power=seen.invalid_power,
+        total_power=seen.total_power,
+        certified_at=seen.at,
+    )
 
 
 def _settle(task: Task, settled: SettledOnChain) -> Task:

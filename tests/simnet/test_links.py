@@ -35,6 +35,13 @@ async def test_all_settles_exactly_once_over_a_lossy_network(net: Network, attem
     for task_id in tasks:
         assert await net.final(task_id, limit_seconds=300) is Phase.APPROVED
         assert net.verdict(task_id) is Verdict.VALID
+    # Where the chain was faster than gossip, the certificate still comes.
+    await net.until(lambda: all(_has_certificate(net, task_id) for task_id in tasks), "all certificates are here")
+
+
+def _has_certificate(net: Network, task_id: Digest) -> bool:
+    task = net.task(task_id)
+    return task is not None and task.certificate is not None
 
 
 @simulated()
