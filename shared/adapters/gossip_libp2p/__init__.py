@@ -3,7 +3,7 @@
 Nothing outside this package imports trio or libp2p.
 
 py-libp2p is a young library: a stock node dies of one message of fifty bytes. Everything here that looks odd answers a
-defect that was measured or read; it is named D1 … D35 where it is answered.
+defect that was measured or read: `DEFECTS.md` lists them, and the code names them (D1 …) where it answers them.
 
     bridge     the thread, and calls into it       adapter   `LibP2PGossip`
     node       puts the parts together             keeper    dials members, disconnects others
