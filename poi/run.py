@@ -38,12 +38,12 @@ async def run_role(
 
     `methods` are the verification methods; the local testnet's liar brings its own.
     """
-    sys.setrecursionlimit(RECURSION_LIMIT)
     logging.configure(config.log, role, "starting")
     stop = stop or asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with open_node(config, role) as node:
+        sys.setrecursionlimit(RECURSION_LIMIT)  # by now everything that raises it has been imported
         logging.configure(config.log, role, node.signer.address)
         if role == "performer":
             await _publish_models(node)

@@ -183,7 +183,7 @@ class Network:
         self.chain._ledger.head()
         return list(self.chain._ledger.events)
 
-    def slashes(self, kind: type[SlashQueued] | type[SlashExecuted]) -> list[Any]:
+    def slashes(self, kind: type[SlashQueued | SlashExecuted]) -> list[Any]:
         return [event for event in self.events() if isinstance(event, kind)]
 
     def on_chain(self, task_id: Digest) -> list[OnChain]:

@@ -51,7 +51,7 @@ class Plan:
         """Role and stake by name, in order of registration."""
         performers = ["performer", *(["liar"] if "liar" in self.roles else [])]
         return (
-            {name: (Role.PERFORMER, PERFORMER_STAKE) for name in performers}
+            dict.fromkeys(performers, (Role.PERFORMER, PERFORMER_STAKE))
             | {f"attester{i}": (Role.ATTESTER, stake) for i, stake in enumerate(self.attesters)}
             | {f"aggregator{i}": (Role.AGGREGATOR, ETHER) for i in range(self.aggregators)}
         )

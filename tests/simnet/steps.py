@@ -24,13 +24,13 @@ class Steps:
     def __init__(self, die: Callable[[], None]) -> None:
         self._die = die
         self.reached: list[str] = []
-        self.fatal: int | None = None  # dies at the step of this number, once
+        self.fatal: int | str | None = None  # dies at the step of this number, or at the next of this name; once
 
     async def reach(self, name: str) -> None:
         """Never returns in a life that ends here."""
         number = len(self.reached)
         self.reached.append(name)
-        if number == self.fatal:
+        if self.fatal in (number, name):
             self.fatal = None
             self._die()
             await asyncio.get_running_loop().create_future()

@@ -98,3 +98,43 @@ async def _killed_at(name: str, number: int, step: str, scenario: Scenario, net:
     except AssertionError as error:
         raise AssertionError(f"{name} killed at step {number}, {step}: {error}") from error
     assert net.node(name).steps.fatal is None, "the step was never reached"
+
+
+# --- one step, looked at closely -----------------------------------------------------------------------
+@simulated(attesters=(ETHER, ETHER, ETHER))
+async def test_an_attester_that_died_between_guard_and_signature_votes_as_it_decided(net: Network) -> None:
+    """Even if it would judge otherwise by now: its guard remembers, and its key signs nothing else."""
+    attester = net.node("attester1")
+    attester.steps.fatal = "after guard"
+    task_id = await net.ask()
+    await net.until(lambda: not attester.is_up, "the attester dies")
+    assert net.votes("attester1", task_id) == []
+    [(task, (info_hash, verdict))] = attester.guard.votes.items()
+    assert (task, verdict) == (task_id, Verdict.VALID)
+    attester._make = naysayer
+    assert await net.final(task_id) is Phase.APPROVED
+    assert {(vote.task_info_hash, vote.verdict) for vote in net.votes("attester1", task_id)} == {(info_hash, verdict)}
+    [message] = net.journal.of(CertificateMessage)
+    assert message.certificate.signers == (0, 1, 2)
+
+
+@simulated(attesters=(ETHER, ETHER, ETHER))
+async def test_a_vote_that_never_left_is_said_again_when_the_task_is_repeated(net: Network) -> None:
+    net.node("attester1").steps.fatal = "before publish vote"
+    task_id = await net.ask()
+    assert await net.final(task_id) is Phase.APPROVED
+    assert len(net.journal.of(TaskMessage)) > 1
+    assert net.verdict(task_id) is Verdict.VALID
+
+
+@simulated()
+async def test_everybody_dies_at_once_and_comes_back(net: Network) -> None:
+    tasks = [await net.ask() for _ in range(3)]
+    for seconds in (0.05, 0.3, 1.2):
+        await net.pause(seconds)
+        for node in net.nodes.values():
+            node.kill()
+            node.start()
+    for task_id in tasks:
+        assert await net.final(task_id) is Phase.APPROVED
+        assert net.verdict(task_id) is Verdict.VALID

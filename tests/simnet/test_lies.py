@@ -10,11 +10,10 @@ from shared.constants import MAX_PROOF_BYTES
 from shared.documents import ClassifyOutput, ProofObject
 from shared.messages import TaskMessage
 from shared.reasons import AbstainReason, InvalidReason
-from shared.tensors import encode_tensor
 from shared.types import Digest, SlashExecuted, SlashQueued, Verdict
 from shared.workflow import Phase
 from tests.chain_support import sha
-from tests.simnet.liars import TwoTaskInfos, bent_proof, is_proof, liar, swindler
+from tests.simnet.liars import TwoTaskInfos, bent_proof, liar, swindler
 from tests.simnet.network import Network
 from tests.simnet.plan import PERFORMER_STAKE
 from tests.simnet.simulation import simulated

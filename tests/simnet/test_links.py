@@ -10,13 +10,12 @@ import pytest
 from attester.service import Attester
 from performer.service import Performer
 from shared import messages
-from shared.adapters.memory.gossip import Link, MemoryGossip
+from shared.adapters.memory.gossip import MemoryGossip
 from shared.constants import ORIGIN_BURST, ORIGIN_RATE_PER_SECOND
 from shared.messages import AbstainMessage, CertificateMessage, VoteMessage
 from shared.reasons import AbstainReason
 from shared.types import Digest, PeerKey, Verdict
 from shared.workflow import Phase
-from tests.cast import peer_key_of
 from tests.chain_support import ETHER, sha
 from tests.simnet.network import Network
 from tests.simnet.plan import LOSSY, person

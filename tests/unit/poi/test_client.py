@@ -1,40 +1,30 @@
-"""The dApp's side: what it signs, what it waits for, and that it is shown no other result than was certified."""
+"""The dApp's side: what it signs, what it waits for, and what it says of a door that is none."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import json
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
-import msgspec
 import pytest
-from aiohttp import web
 
 from poi import client as client_module
 from poi.client import PerformerUnreachable, PoiClient, UntrueAnswer
-from shared.canonical import encode_canonical
 from shared.crypto import ecdsa
-from shared.documents import TensorOutput, TextOutput
-from shared.errors import CodecError, PoiError, Reject, RequestRefused
-from shared.json_forms import certificate_to_json, request_from_json, to_hex
-from shared.outputs import Output, output_view
-from shared.types import Digest, Verdict
-from shared.workflow import Certified, Performed, Phase, SettledOnChain
-from tests.cast import REQUESTER, Cast
-from tests.chain_support import PERFORMER, Person, sha
-from tests.content_support import serving
+from shared.errors import CodecError, PoiError, RequestRefused
+from shared.json_forms import request_from_json, to_hex
+from shared.types import Digest
+from shared.workflow import Certified, Performed, SettledOnChain
+from tests.cast import REQUESTER
+from tests.chain_support import PERFORMER, Person
 from tests.doors import Door, open_door
+from tests.false_doors import DOCUMENT_TEXT, NETWORK, TASK_ID, answered, result
 from tests.listening import until
-from tests.toy_model import DATA, DOCUMENT, MODEL_HASH, OUTPUT, cid_of
-
-DOCUMENT_TEXT = DOCUMENT.decode()
-TASK_ID = Digest(sha("a task"))
+from tests.toy_model import DOCUMENT, MODEL_HASH, cid_of
 
 
 @pytest.fixture
@@ -49,33 +39,6 @@ async def door() -> AsyncIterator[Door]:
 async def client(door: Door) -> AsyncIterator[PoiClient]:
     async with PoiClient(door.url, REQUESTER.identity) as client:
         yield client
-
-
-@asynccontextmanager
-async def answered(*answers: Any) -> AsyncIterator[PoiClient]:
-    """A client of a door that gives these answers, the last one again and again; bytes as they are."""
-    left = list(answers)
-
-    async def answer(_: web.Request) -> web.Response:
-        said = left.pop(0) if len(left) > 1 else left[0]
-        body = said if isinstance(said, bytes) else json.dumps(said).encode()
-        return web.Response(body=body, content_type="text/html")
-
-    async with serving([web.post("/", answer)]) as url, PoiClient(url, REQUESTER.identity) as client:
-        yield client
-
-
-def result(value: Any) -> dict[str, Any]:
-    return {"jsonrpc": "2.0", "id": 1, "result": value}
-
-
-NETWORK = {
-    "chainId": 31337,
-    "attestationCenter": to_hex(Cast().domain.contract),
-    "performer": to_hex(PERFORMER.address),
-    "epoch": 1,
-    "taskDefinitions": [{"taskDefinitionId": 0, "modelHash": to_hex(MODEL_HASH)}],
-}
 
 
 # --- asking ------------------------------------------------------------------------------------------
@@ -193,119 +156,6 @@ async def test_a_door_that_answers_at_once_is_not_asked_in_a_rush(monkeypatch: p
     async with answered(result({"taskId": to_hex(TASK_ID), "phase": "requested"})) as client:
         assert (await client.wait(TASK_ID, timeout_seconds=0.5))["phase"] == "requested"
     assert asked <= 4
-
-
-# --- believing ---------------------------------------------------------------------------------------
-CAST = Cast()
-TEXT = TextOutput(prompt=(256, 104), tokens=(104, 105, 257), stop="eos")
-TENSORS = TensorOutput(tensors={"y": OUTPUT.scores})
-OUTPUTS: dict[str, tuple[Output, bytes]] = {
-    "label": (OUTPUT, DATA),
-    "text": (TEXT, hashlib.sha256(b"hi").digest()),
-    "tensors": (TENSORS, hashlib.sha256(encode_canonical(TENSORS)).digest()),
-}
-
-
-def view_of(name: str, verdict: Verdict = Verdict.VALID, **changes: Any) -> dict[str, Any]:
-    """What an honest door shows of a certified task."""
-    output, data = OUTPUTS[name]
-    info = CAST.info(name, data=data)
-    view = {
-        "taskId": to_hex(info.task_id),
-        "phase": str(Phase.CERTIFIED),
-        "result": msgspec.to_builtins(output_view(output)),
-        "proofOfTask": info.proof_of_task,
-        "data": to_hex(data),
-        "certificate": certificate_to_json(CAST.certificate(info, verdict)),
-    }
-    return {**view, **changes}
-
-
-async def check(view: dict[str, Any]) -> Any:
-    async with answered(result(NETWORK)) as client:
-        return await client.verify(view, CAST.table_of(1))
-
-
-@pytest.mark.parametrize("name", OUTPUTS)
-async def test_a_true_view_is_believed(name: str) -> None:
-    info = CAST.info(name, data=OUTPUTS[name][1])
-    assert await check(view_of(name)) == CAST.certificate(info)
-    assert await check(view_of(name, result=None)) == CAST.certificate(info)
-
-
-async def test_a_rejection_is_certified_too() -> None:
-    assert (await check(view_of("label", Verdict.INVALID))).verdict is Verdict.INVALID
-
-
-def result_of(name: str, **changes: Any) -> dict[str, Any]:
-    view: dict[str, Any] = msgspec.to_builtins(output_view(OUTPUTS[name][0]))
-    return {**view, **changes}
-
-
-LIES: dict[str, tuple[str, dict[str, Any]]] = {
-    "another label": ("label", {"result": result_of("label", label=2)}),
-    "a huge label": ("label", {"result": result_of("label", label=1 << 300)}),
-    "a negative label": ("label", {"result": result_of("label", label=-1)}),
-    "no label": ("label", {"result": {"kind": "classify"}}),
-    "another text": ("text", {"result": result_of("text", text="ho")}),
-    "other tokens": ("text", {"result": result_of("text", tokens=[104, 111, 257])}),
-    "other tensors": ("tensors", {"result": result_of("tensors", tensors={})}),
-    "another kind": ("label", {"result": result_of("text")}),
-    "an unknown kind": ("label", {"result": {"kind": "image", "label": 1}}),
-    "no object": ("label", {"result": "1"}),
-    "other data": ("label", {"data": to_hex((2).to_bytes(32, "big")), "result": result_of("label", label=2)}),
-    "another proof": ("label", {"proofOfTask": cid_of(b"another")}),
-    "another task's certificate": ("label", {"certificate": view_of("text")["certificate"]}),
-    "another task": ("label", {"taskId": to_hex(bytes(32))}),
-}
-
-
-@pytest.mark.parametrize("name", LIES)
-async def test_a_view_that_is_not_what_was_certified_is_not_believed(name: str) -> None:
-    kind, changes = LIES[name]
-    with pytest.raises(UntrueAnswer):
-        await check(view_of(kind, **changes))
-
-
-def certificate_of(name: str, **changes: Any) -> dict[str, Any]:
-    certificate = CAST.certificate(CAST.info(name, data=OUTPUTS[name][1]))
-    return {"certificate": certificate_to_json(msgspec.structs.replace(certificate, **changes))}
-
-
-FORGED: dict[str, dict[str, Any]] = {
-    "turned round": certificate_of("label", verdict=Verdict.INVALID),
-    "too few": certificate_of("label", signers=(0, 1)),
-    "other signers": certificate_of("label", signers=(0, 1, 2)),
-    "out of the table": certificate_of("label", signers=(0, 1, 2, 9)),
-    "nobody's": certificate_of("label", signature=bytes(96)),
-    "not the performer's": certificate_of("label", performer_signature=bytes(65)),
-}
-
-
-@pytest.mark.parametrize("name", FORGED)
-async def test_a_certificate_that_no_quorum_signed_is_not_believed(name: str) -> None:
-    with pytest.raises(Reject):
-        await check(view_of("label", **FORGED[name]))
-
-
-async def test_a_certificate_of_other_attesters_is_not_believed() -> None:
-    async with answered(result(NETWORK)) as client:
-        table = Cast((1, 1, 1)).table_of(1)
-        with pytest.raises(Reject):
-            await client.verify(view_of("label"), table)
-
-
-async def test_a_certificate_for_another_contract_is_not_believed() -> None:
-    elsewhere = {**NETWORK, "attestationCenter": to_hex(b"\x01" * 20)}
-    async with answered(result(elsewhere)) as client:
-        with pytest.raises(Reject):
-            await client.verify(view_of("label"), CAST.table_of(1))
-
-
-@pytest.mark.parametrize("certificate", [None, {}, [], "yes", {"verdict": "valid"}])
-async def test_no_certificate_is_no_certificate(certificate: Any) -> None:
-    with pytest.raises(CodecError):
-        await check(view_of("label", certificate=certificate))
 
 
 # --- doors that are none, or lie ---------------------------------------------------------------------

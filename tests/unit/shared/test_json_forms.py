@@ -87,7 +87,23 @@ def test_hex_may_be_of_either_case() -> None:
 
 
 # --- what is wrong is named ----------------------------------------------------------------------
-NO_HEX: list[object] = ["", "0", "00", "0X00", "0x0", "0xgg", " 0x00", "0x00 ", "0x00\n", "0x0٣", "0x-1", None, 0, b"0x00", ["0x00"]]
+NO_HEX: list[object] = [
+    "",
+    "0",
+    "00",
+    "0X00",
+    "0x0",
+    "0xgg",
+    " 0x00",
+    "0x00 ",
+    "0x00\n",
+    "0x0٣",
+    "0x-1",
+    None,
+    0,
+    b"0x00",
+    ["0x00"],
+]
 
 
 @pytest.mark.parametrize("text", NO_HEX)
