@@ -106,6 +106,7 @@ contract QuorumTest is Network {
 
     function testFuzz_verifyQuorum_TakesNoIndicesButTheSigners(uint256 signers, uint256 claimed, bool isApproval)
         public
+        view
     {
         signers &= ALL;
         claimed &= ALL;

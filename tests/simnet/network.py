@@ -228,7 +228,9 @@ class Network:
         end = self.now() + limit_seconds
         while not condition():
             if self.now() >= end:
-                raise AssertionError("\n".join([f"not within {limit_seconds:g} s: {what}", *self.journal.replay()[-40:]]))
+                raise AssertionError(
+                    "\n".join([f"not within {limit_seconds:g} s: {what}", *self.journal.replay()[-40:]])
+                )
             await asyncio.sleep(LOOK_SECONDS)
 
     async def final(self, task_id: Digest, performer: str = "performer", limit_seconds: float = 60.0) -> Phase:

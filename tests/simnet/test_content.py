@@ -21,7 +21,9 @@ async def test_a_withheld_proof_is_abstained_from_until_the_deadline(net: Networ
     assert await net.final(task_id) is Phase.EXPIRED
     for name in net.attesters:
         assert set(net.reasons(name, task_id)) == {AbstainReason.PROOF_UNAVAILABLE}
-        times = [sent.at for sent in net.journal.wire if sent.origin == name and isinstance(sent.message, AbstainMessage)]
+        times = [
+            sent.at for sent in net.journal.wire if sent.origin == name and isinstance(sent.message, AbstainMessage)
+        ]
         assert [round(after - before) for before, after in pairwise(times[:6])] == [1, 2, 4, 8, 15]
         assert net.votes(name, task_id) == []
     assert net.journal.of(CertificateMessage) == []

@@ -67,7 +67,9 @@ LOG_BURST = 20.0
 MAX_LOG_CHARACTERS = 300
 
 # --- gossipsub -------------------------------------------------------------------------------------------
-DEGREE, DEGREE_LOW, DEGREE_HIGH = 6, 4, 12  # up to 13 operators nobody is ever pruned
+# Own messages go to every subscriber (see the router), so the mesh only has to reach whom the origin does not. Each degree
+# costs every node a copy of every message.
+DEGREE, DEGREE_LOW, DEGREE_HIGH = 3, 2, 8
 HEARTBEAT_SECONDS = 1
 PRUNE_BACK_OFF_SECONDS = 10
 UNSUBSCRIBE_BACK_OFF_SECONDS = 1  # a node that subscribes again must not wait ten seconds for its mesh
