@@ -28,6 +28,7 @@ log = structlog.get_logger(__name__)
 
 UNSETTLED = "unsettled"  # task id → certificate
 BATCH = "batch"  # root → batch document
+ALONE = "alone"  # task id → nothing: it was sent by itself, and is not to settle in a batch beside that
 CONFIRM_SECONDS = 60.0
 MAX_PARALLEL = 8
 ALREADY_SETTLED = frozenset({"TaskAlreadySettled", "BatchAlreadySettled"})
@@ -60,6 +61,7 @@ class Settler:
         self._held: set[Digest] = set()  # tasks that are on the disk here; certified again, they are settled once
         self._batches: dict[Digest, tuple[TaskCertificate, ...]] = {}  # of a former process, by root
         self._settled: dict[Digest, tuple[TaskCertificate, ...]] = {}  # likewise, by task id or root
+        self._alone: list[TaskCertificate] = []  # likewise
         self._finality = Finality(settlement=settlement, store=store)
         self._slashes = SlashExecutor(settlement=settlement, clock=clock)
         self._round = SecondRound(domain=domain, roster=roster, gossip=gossip, topics=topics)
@@ -81,8 +83,13 @@ class Settler:
             await self._forget(certificates)
         for certificates in (*self._batches.values(), *self._settled.values()):
             self._hold(certificates)
-        async for _, stored in self._store.scan(UNSETTLED):
-            self._queue(messages.decode_stored_certificate(stored))
+        sent_alone = {task_id async for task_id, _ in self._store.scan(ALONE)}
+        async for task_id, stored in self._store.scan(UNSETTLED):
+            certificate = messages.decode_stored_certificate(stored)
+            if task_id in sent_alone and task_id not in self._held:
+                self._hold((certificate,))
+                self._alone.append(certificate)
+            self._queue(certificate)
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -90,6 +97,8 @@ class Settler:
             self._group = group
             for root, certificates in self._batches.items():
                 group.create_task(self._resume(root, certificates))
+            for certificate in self._alone:
+                group.create_task(self._settle_one(certificate))
             for key, certificates in self._settled.items():
                 group.create_task(self._see_through(key, certificates))
             group.create_task(self._settle_rejections())
@@ -183,12 +192,14 @@ class Settler:
         return is_settled
 
     async def _settle_one(self, certificate: TaskCertificate) -> None:
+        task_id = certificate.task_info.task_id
         async with self._slots:
+            await self._store.put(ALONE, task_id, b"")
             is_settled = await self._submit(
                 lambda: self._settlement.submit_task(certificate), (certificate,), what="task"
             )
             if is_settled:
-                await self._on_settled(certificate.task_info.task_id, (certificate,))
+                await self._on_settled(task_id, (certificate,))
 
     async def _submit(
         self, send: Callable[[], Awaitable[Digest]], certificates: tuple[TaskCertificate, ...], *, what: str
@@ -230,6 +241,7 @@ class Settler:
 
     async def _forget(self, certificates: tuple[TaskCertificate, ...]) -> None:
         for certificate in certificates:
+            await self._store.delete(ALONE, certificate.task_info.task_id)
             await self._store.delete(UNSETTLED, certificate.task_info.task_id)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from aggregator.service import Aggregator
 from shared import messages
@@ -29,7 +29,6 @@ class Hall:
     store: MemoryStore
     performer: Bystander
     attesters: list[Bystander]
-    tasks: list[TaskMessage] = field(default_factory=list)
 
     async def task(self, **changes: object) -> TaskMessage:
         message = await self.world.performed(**changes)  # type: ignore[arg-type]

@@ -13,7 +13,6 @@ from aggregator.settler import BATCH, UNSETTLED, Settler
 from shared.adapters.memory.chain import MemoryChain
 from shared.adapters.memory.store import MemoryFile, MemoryStore
 from shared.batch import decode_document, document_cid
-from shared.errors import ChainUnavailable
 from shared.interfaces import BatchSubmission
 from shared.types import Digest, TaskCertificate, Verdict
 from tests.chain_support import AGGREGATOR, PERFORMER, Person
@@ -22,7 +21,6 @@ from tests.listening import Bystander, running, until
 from tests.roles import World
 
 BATCH_SECONDS = 1.0
-AWAY = ChainUnavailable("the chain is away")
 
 
 def now() -> float:

@@ -170,7 +170,7 @@ class SimNode:
                 await self._live()
             except ChainUnavailable:
                 self._world.journal.note("no chain to start with", node=self.name)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - as a supervisor, which restarts whatever ended
                 self._world.journal.note("crashed", node=self.name, error=repr(error))
                 self.crashes.append(error)
             self._end_life()

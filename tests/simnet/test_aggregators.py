@@ -62,9 +62,9 @@ async def test_the_second_aggregator_carries_on_when_the_first_is_gone(net: Netw
 
 @pytest.mark.xfail(
     strict=True,
-    reason="a batch leaves no mark by task id on chain, and aggregators do not yield to each other: where their batches "
-    "overlap without being equal, a task settles under both roots. Same verdict, twice the gas; once tasks are paid "
-    "for, it would pay twice.",
+    reason="a batch leaves no mark by task id on chain, and aggregators do not yield to each other: where their "
+    "batches overlap without being equal, a task settles under both roots. The same verdict, and twice the gas; once "
+    "tasks are paid for, they would be paid twice.",
 )
 @simulated(aggregators=2)
 async def test_two_aggregators_with_overlapping_batches_settle_each_task_once(net: Network) -> None:

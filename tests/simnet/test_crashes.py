@@ -15,7 +15,7 @@ from shared.types import SlashExecuted, SlashQueued, Verdict
 from shared.workflow import Phase
 from tests.chain_support import ETHER
 from tests.simnet.liars import liar, naysayer
-from tests.simnet.network import Network
+from tests.simnet.network import Network, OnChain
 from tests.simnet.plan import PERFORMER_STAKE, Plan
 from tests.simnet.simulation import simulate, simulated
 
@@ -138,3 +138,15 @@ async def test_everybody_dies_at_once_and_comes_back(net: Network) -> None:
     for task_id in tasks:
         assert await net.final(task_id) is Phase.APPROVED
         assert net.verdict(task_id) is Verdict.VALID
+
+
+@simulated(block_seconds=5.0)
+async def test_what_was_sent_alone_before_a_crash_joins_no_batch_after_it(net: Network) -> None:
+    first = await net.ask()
+    await net.until(lambda: net.phase(first) is Phase.SUBMITTED, "submitted")
+    net.node("aggregator0").kill()
+    second = await net.ask()
+    net.node("aggregator0").start()
+    for task_id in (first, second):
+        assert await net.final(task_id) is Phase.APPROVED
+        assert net.on_chain(task_id) == [OnChain(Verdict.VALID, batch_size=0)]

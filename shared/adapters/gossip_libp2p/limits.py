@@ -67,8 +67,8 @@ LOG_BURST = 20.0
 MAX_LOG_CHARACTERS = 300
 
 # --- gossipsub -------------------------------------------------------------------------------------------
-# Own messages go to every subscriber (see the router), so the mesh only has to reach whom the origin does not. Each degree
-# costs every node a copy of every message.
+# Own messages go to every subscriber (see the router), so the mesh only has to reach whom the origin does not; each
+# degree costs every node a copy of every message.
 DEGREE, DEGREE_LOW, DEGREE_HIGH = 3, 2, 8
 HEARTBEAT_SECONDS = 1
 PRUNE_BACK_OFF_SECONDS = 10
