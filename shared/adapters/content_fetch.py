@@ -13,13 +13,13 @@ import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
+from shared.adapters.content_gateway import RAW
 from shared.adapters.content_hedge import Meter, SourceFailed
 from shared.constants import MAX_BLOCK_BYTES
 from shared.content.cid import Block, IncomingBlock
 from shared.errors import CodecError
 from shared.types import Cid
 
-RAW_BLOCK = "application/vnd.ipld.raw"
 # The largest block at the pace below which a source counts as slow, and the connection before it.
 ATTEMPT_SECONDS = 10.0
 MAX_CONNECTIONS = 64  # each may hold one block: 128 MiB when all of them are liars, one or two blocks on a good day
@@ -44,7 +44,7 @@ async def open_session() -> AsyncIterator[aiohttp.ClientSession]:
         async with aiohttp.ClientSession(
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
-            headers={"Accept": RAW_BLOCK, "Accept-Encoding": "identity"},
+            headers={"Accept": RAW, "Accept-Encoding": "identity"},
             timeout=aiohttp.ClientTimeout(total=None),  # every attempt has its own, around more than the request
             auto_decompress=False,
             trust_env=False,
@@ -131,7 +131,7 @@ def _check_head(response: aiohttp.ClientResponse) -> None:
         raise SourceFailed("does not have it (404)")
     if response.status != 200:
         raise SourceFailed(f"HTTP status {response.status}")
-    if response.content_type != RAW_BLOCK:
+    if response.content_type != RAW:
         raise SourceFailed(f"Content-Type {response.content_type!r}"[:_MAX_SHOWN])
     if response.headers.get("Content-Encoding", "identity") != "identity":
         raise SourceFailed("compressed, though asked not to")

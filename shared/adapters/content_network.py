@@ -141,9 +141,11 @@ class _Disk:
         await self.pins.open()  # first: its lock keeps other processes out of the whole folder
         try:
             self.files = await self.run(BlockFiles, self._root, self._max_bytes)
-        except OSError as error:
-            await self.pins.close()
-            raise StoreError(f"open content folder {self._root}: {_said(error)}") from error
+        except BaseException as error:  # cancelled, too
+            await self.__aexit__()
+            if isinstance(error, OSError):
+                raise StoreError(f"open content folder {self._root}: {_said(error)}") from error
+            raise
         self._is_open = True
         return self
 

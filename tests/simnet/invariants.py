@@ -16,6 +16,7 @@ async def check(net: Network) -> None:
     one_verdict_a_task(net)
     nothing_settles_without_quorum(net)
     honest_nodes_sign_once(net)
+    nobody_honest_is_named(net)
     await every_wei_is_somewhere(net)
 
 
@@ -59,6 +60,12 @@ def honest_nodes_sign_once(net: Network) -> None:
             signed[sent.origin, sent.message.task_info.task_id].add(sent.message.task_info)
     twice = {name for (name, _), said in signed.items() if len(said) > 1}
     assert [name for name in twice if name in net.nodes and net.is_honest(name)] == []
+
+
+def nobody_honest_is_named(net: Network) -> None:
+    """As one who voted twice, by any aggregator in any of its lives."""
+    honest = {net.address(name).hex() for name in net.attesters if net.is_honest(name)}
+    assert [line for line in net.journal.said("equivocation") if line["attester"] in honest] == []
 
 
 async def every_wei_is_somewhere(net: Network) -> None:

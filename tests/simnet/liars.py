@@ -12,16 +12,18 @@ from attester.service import Attester
 from performer.service import Performer
 from poi.testnet.lies import LyingMethod
 from shared import messages
-from shared.documents import ModelCard, Output, ProofObject, decode_proof, encode_proof
+from shared.adapters.signers import LocalVoteSigner
+from shared.documents import InputDocument, ModelCard, Output, Parameters, ProofObject, decode_proof, encode_proof
 from shared.errors import CodecError
 from shared.messages import TaskMessage
 from shared.node import Node
 from shared.reasons import InvalidReason
 from shared.types import Digest, Verdict
 from shared.verification import METHODS
-from shared.verification.method import Judgement, Method, invalid
+from shared.verification.method import Forward, Judgement, Method, invalid
 from shared.workflow import Task
 from tests.simnet.models import decoy
+from tests.simnet.plan import person
 
 OTHER_LABEL = (9).to_bytes(32, "big")
 
@@ -51,6 +53,13 @@ class TwoVotes(Attester):
             await super()._sign_and_publish(message, info_hash, signed)
 
 
+def forger(node: Node) -> Attester:
+    """An attester whose votes are signed by another key than its registered one."""
+    attester = Attester.from_node(node)
+    attester._signer = LocalVoteSigner(person("nobody").vote)
+    return attester
+
+
 # --- performers ----------------------------------------------------------------------------------
 def liar(node: Node) -> Performer:
     """A performer of `poi.testnet.lies`: which lie it tells, the task id says."""
@@ -61,8 +70,10 @@ def liar(node: Node) -> Performer:
 class _OtherData(LyingMethod):
     """An honest proof beside a false answer for contracts."""
 
-    async def prove(self, **named: object) -> Output:  # type: ignore[override]
-        return await self.honest.prove(**named)  # type: ignore[arg-type]
+    async def prove(
+        self, *, task_id: Digest, card: ModelCard, document: InputDocument, parameters: Parameters, run: Forward
+    ) -> Output:
+        return await self.honest.prove(task_id=task_id, card=card, document=document, parameters=parameters, run=run)
 
     def data_of(self, card: ModelCard, output: Output) -> bytes:
         honest = self.honest.data_of(card, output)

@@ -8,7 +8,7 @@ from shared.types import SlashQueued, Verdict
 from shared.workflow import Phase
 from tests.cast import peer_key_of
 from tests.chain_support import ETHER
-from tests.simnet.liars import TwoVotes, naysayer
+from tests.simnet.liars import TwoVotes, forger, naysayer
 from tests.simnet.network import Network
 from tests.simnet.plan import PERFORMER_STAKE
 from tests.simnet.simulation import simulated
@@ -95,6 +95,16 @@ async def test_liars_over_a_third_win_which_is_what_the_network_trusts_in(net: N
     assert slash.amount_wei == PERFORMER_STAKE // 10
     assert await net.stake("performer") == PERFORMER_STAKE - slash.amount_wei
     assert await net.chain.vault_balance() == slash.amount_wei
+
+
+@simulated(roles={"attester1": forger})
+async def test_a_vote_under_a_false_signature_is_dropped_and_spoils_nothing(net: Network) -> None:
+    _slow_down(net, "attester3")
+    task_id = await net.ask()
+    assert await net.final(task_id) is Phase.APPROVED
+    [message] = net.journal.of(CertificateMessage)
+    assert message.certificate.signers == (0, 2, 3)
+    assert net.journal.said("vote dropped: wrong signature", attester=net.address("attester1").hex())
 
 
 # --- equivocation ----------------------------------------------------------------------------------

@@ -12,12 +12,12 @@ from functools import partial
 import pytest
 
 from shared.adapters.memory.gossip import Link
-from shared.types import SlashExecuted, SlashQueued, Verdict
+from shared.types import Digest, SlashExecuted, SlashQueued, Verdict
 from shared.workflow import Phase
 from tests.chain_support import ETHER
 from tests.simnet.liars import TwoVotes, liar, naysayer
 from tests.simnet.network import Network
-from tests.simnet.plan import NEAR, PERFORMER_STAKE, Plan
+from tests.simnet.plan import NEAR, PERFORMER_STAKE, Make, Plan
 from tests.simnet.simulation import simulate
 
 FAULT_SECONDS = 40.0
@@ -83,7 +83,7 @@ class Chaos:
 def plan_of(seed: int) -> Plan:
     """Now and then one attester of five is a liar, whom the quorum carries; now and then there are two aggregators."""
     chance = random.Random(seed)
-    roles = {"liar": liar}
+    roles: dict[str, Make] = {"liar": liar}
     if chance.random() < 0.5:
         roles["attester4"] = chance.choice([naysayer, TwoVotes.from_node])
     return Plan(
@@ -114,12 +114,12 @@ async def walk(seed: int, net: Network) -> None:
     await _agrees(net, [task.result() for task in asking], [task.result() for task in lying])
 
 
-async def _ask_later(net: Network, performer: str, seconds: float) -> bytes:
+async def _ask_later(net: Network, performer: str, seconds: float) -> Digest:
     await net.pause(seconds)
     return await net.ask(performer, deadline_seconds=DEADLINE_SECONDS)
 
 
-async def _agrees(net: Network, honest: list[bytes], lies: list[bytes]) -> None:
+async def _agrees(net: Network, honest: list[Digest], lies: list[Digest]) -> None:
     """The chain and the performers, on every task; and nobody honest lost a wei."""
     assert [{found.verdict for found in net.on_chain(task)} for task in honest] == [{Verdict.VALID}] * len(honest)
     assert [{found.verdict for found in net.on_chain(task)} for task in lies] == [{Verdict.INVALID}] * len(lies)

@@ -46,7 +46,22 @@ class Lines(io.StringIO):
 
 
 @pytest.fixture
-def configured() -> Iterator[Lines]:
+def libp2p_logger() -> Iterator[None]:
+    """As before libp2p's import, whatever a gossip node of another test here did to it. (What the import itself does is
+    tried in a process of its own: pytest puts handlers on loggers that do not propagate.)"""
+    logger = logging.getLogger("libp2p")
+    handlers, level, propagate = list(logger.handlers), logger.level, logger.propagate
+    logger.handlers[:] = []
+    logger.setLevel(logging.NOTSET)
+    logger.propagate = True
+    yield
+    logger.handlers[:] = handlers
+    logger.setLevel(level)
+    logger.propagate = propagate
+
+
+@pytest.fixture
+def configured(libp2p_logger: None) -> Iterator[Lines]:
     """Logs of level info as JSON; everything global is put back."""
     root, last_resort = logging.getLogger(), logging.lastResort
     handlers, level = list(root.handlers), root.level
