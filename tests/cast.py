@@ -50,7 +50,7 @@ class Cast:
     changes unless a test changes it. Keys and signatures are real."""
 
     def __init__(self, weights: Sequence[int] = (1, 1, 1, 1)) -> None:
-        self.weights = weights
+        self.weights, self._deadline = weights, 0
         self.people = attesters(len(weights))
         self.clock = VirtualClock()
         self.domain = Domain(31337, Address(hashlib.sha256(b"center").digest()[:20]))  # as MemoryChain's
@@ -105,9 +105,16 @@ class Cast:
             parameters="{}",
             seed=Digest(sha("seed")),
             fee=0,  # type: ignore[arg-type]
-            deadline=changes.pop("deadline", None) or int(self.clock.now()) + 600,
+            deadline=changes.pop("deadline", None) or self._usual_deadline(),
         )
         return msgspec.structs.replace(honest, **changes)
+
+    def _usual_deadline(self) -> int:
+        """The same for minutes, so that the same request is the same task."""
+        now = int(self.clock.now())
+        if now + 300 > self._deadline:
+            self._deadline = now + 600
+        return self._deadline
 
     def form(
         self, request: TaskRequest | None = None, document: bytes | None = DOCUMENT, signer: Person = REQUESTER

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from aggregator.finality import LOOKS_SECONDS, RETRY_MAX_SECONDS
+from aggregator.finality import LOOKS_SECONDS, RETRY_MAX_SECONDS, SETTLED
 from aggregator.settler import BATCH, UNSETTLED
 from shared.adapters.memory.chain import MemoryChain
 from shared.adapters.memory.store import MemoryStore
@@ -108,6 +108,34 @@ def _distances(times: list[float]) -> list[float]:
     return [later - earlier for earlier, later in pairwise(times)]
 
 
+@virtual
+async def test_a_settlement_is_kept_before_its_certificate_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or a crash between the two, and a reorg after it, would lose the task."""
+    async with office() as o:
+        put, delete = o.store.put, o.store.delete
+        changes: list[tuple[str, str]] = []
+
+        async def spy_put(kind: str, key: bytes, value: bytes) -> None:
+            changes.append(("put", kind))
+            await put(kind, key, value)
+
+        async def spy_delete(kind: str, key: bytes) -> None:
+            changes.append(("delete", kind))
+            await delete(kind, key)
+
+        monkeypatch.setattr(o.store, "put", spy_put)
+        monkeypatch.setattr(o.store, "delete", spy_delete)
+        await o.take("x", verdict=Verdict.INVALID)
+        await o.is_done()
+        await asyncio.sleep(sum(LOOKS_SECONDS) + 10)
+        assert [change for change in changes if change[1] in (UNSETTLED, SETTLED)] == [
+            ("put", UNSETTLED),
+            ("put", SETTLED),
+            ("delete", UNSETTLED),
+            ("delete", SETTLED),
+        ]
+
+
 # --- kill -9 -------------------------------------------------------------------------------------------
 @virtual
 async def test_what_was_added_is_settled_by_the_next_run() -> None:
@@ -155,6 +183,24 @@ async def test_a_batch_that_was_half_submitted_is_settled_once(is_mined: bool) -
             assert [await included(again, certificate) for certificate in certificates] == [True] * 2
 
 
+@pytest.mark.parametrize("is_mined", [True, False])
+@virtual
+async def test_one_that_was_sent_alone_never_joins_a_batch(is_mined: bool) -> None:
+    """It would be settled twice, and nothing on the chain says so."""
+    async with World() as world:
+        chain = await world.chain()
+        async with office(world=world, chain=chain) as o:
+            [certificate] = await o.take("a")
+            hint = (await o.bystander.hears(SubmittedMessage))[0]
+            if not is_mined:
+                chain.reorg(1, dropped=[hint.tx_hash])
+        async with office(world=world, chain=chain) as again:
+            others = await again.take("b", "c")
+            await again.is_done()
+            assert await again.verdict_of("a") is Verdict.VALID
+            assert [await included(again, other) for other in (certificate, *others)] == [False, True, True]
+
+
 @virtual
 async def test_recovery_waits_for_the_chain() -> None:
     async with World() as world:
@@ -197,11 +243,11 @@ class DyingStore:
 
 
 @pytest.mark.parametrize("is_after", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize("changes", range(11))
+@pytest.mark.parametrize("changes", range(13))
 @virtual
 async def test_kill_9_at_any_change_of_the_disk_loses_no_certificate(changes: int, is_after: bool) -> None:
-    """Two approvals and a rejection make ten: three added, a batch noted, two settlements kept, three certificates
-    forgotten, the batch dropped. Each is settled once, alone or in a batch."""
+    """Two approvals and a rejection make a dozen: added, sent alone, sent in a batch, settled, forgotten. Each settles
+    once, alone or in a batch."""
     async with World() as world:
         chain = await world.chain()
         async with office(world=world, chain=chain) as o:
