@@ -203,4 +203,4 @@ def test_sections_that_the_code_quotes_exist() -> None:
     }
     assert len(quoted) > 20
     assert {place for place in quoted if place[1] not in SECTIONS} == set()
-    assert list(SECTIONS) == [str(number) for number in range(1, 10)]
+    assert list(SECTIONS) == [str(number) for number in range(1, 11)]
