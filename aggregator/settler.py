@@ -248,4 +248,4 @@ class Settler:
 def _is_behind(error: Reverted) -> bool:
     """An epoch that is yet to come, where a quorum of its table has signed: the node we asked lags, or a reorg took the
     roll back for a moment."""
-    return error.name == "UnknownEpoch" and error.arguments[0] > error.arguments[1]
+    return error.name == "UnknownEpoch" and len(error.arguments) == 2 and error.arguments[0] > error.arguments[1]
