@@ -25,6 +25,7 @@ from shared.crypto.ecdsa import SecretKey
 from shared.types import Address
 
 FAILED = 1
+INTERRUPTED = 130  # 128 + SIGINT, as shells say it
 LOG_COLUMNS = 140
 DEMO_DEADLINE_SECONDS = 12 * 3600
 DEMO_KEY = SecretKey(b"\x42" * 32)
@@ -41,7 +42,11 @@ def main(
     with contextlib.ExitStack() as stack:
         if folder is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="poi-testnet-")))
-        return asyncio.run(_main(console, folder, operators, errands, json_path, keep_running))
+        try:
+            return asyncio.run(_main(console, folder, operators, errands, json_path, keep_running))
+        except asyncio.CancelledError:  # by `_end_on_signals`
+            console.print("Stopped. Everything it started has ended.")
+            return INTERRUPTED
 
 
 async def _main(

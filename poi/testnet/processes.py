@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import os
+import signal
 import sys
 import time
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 PRELOAD = ["poi.run", "poi.testnet.lies", "poi.testnet.processes"]
-STOP_SECONDS = 4.0
+STOP_SECONDS = 3.0  # of the five that Ctrl-C may take; an import under way is the longest that a node cannot hear it
 HUNG = 3
 
 
@@ -50,8 +51,13 @@ class Supervisor:
 
     @staticmethod
     def warm_up() -> None:
-        """Start the server now: it imports while the chain is being deployed."""
-        forkserver.ensure_running()
+        """Start the server now: it imports while the chain is being deployed. On the main thread only."""
+        # Ctrl-C reaches it too, and while it imports it would answer with a traceback; ignored signals are inherited.
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            forkserver.ensure_running()
+        finally:
+            signal.signal(signal.SIGINT, before)
 
     def start(self, name: str, role: str, config: Path, *, decoy_model: Path | None = None) -> NodeProcess:
         """`decoy_model` makes it the liar."""
