@@ -72,6 +72,7 @@ async def open_network(
             config = write_config(member, anvil.url, deployment, performer=own, log={"format": "console"})
             decoy = model_folder(DIGITS) / "decoy.onnx" if member.name == LIAR else None
             supervisor.start(member.name, member.role, config, decoy_model=decoy)
+            await asyncio.sleep(0)  # starting blocks while the server imports: let Ctrl-C in between
         await _wait_until_ready(supervisor, members, len(definitions))
         say(f"{len(members)} nodes up, models fetched by CID and loaded")
         reader = EvmOperatorReader(client, registry=deployment.registry, center=deployment.center)

@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 PRELOAD = ["poi.run", "poi.testnet.lies", "poi.testnet.processes"]
-STOP_SECONDS = 3.0  # of the five that Ctrl-C may take; an import under way is the longest that a node cannot hear it
+STOP_SECONDS = 3.0  # of the five that Ctrl-C may take
+CHILD_SECONDS = 1.5  # a node that is up stops in half of it; one that is still starting has nothing to bring to rest
 HUNG = 3
 
 
@@ -105,7 +106,7 @@ async def _run(role: str, config: Path, lifeline: Connection, decoy_model: Path 
         loop.remove_reader(lifeline.fileno())
         stop.set()
         # A node that hangs while it stops must not outlive its network.
-        loop.call_later(STOP_SECONDS, os._exit, HUNG)
+        loop.call_later(CHILD_SECONDS, os._exit, HUNG)
 
     loop.add_reader(lifeline.fileno(), end)  # readable means closed: nobody writes
     arguments: dict[str, Any] = {"stop": stop}
