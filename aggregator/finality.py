@@ -21,6 +21,7 @@ SETTLED = "settled"  # task id, or root of a batch → document
 # After each other; together a quarter of an hour, longer than the 64 blocks after which Ethereum never goes back. The
 # sender brings back what a reorg dropped by itself; the looks are for what it cannot: a restart, a nonce that is gone.
 LOOKS_SECONDS = (15.0, 60.0, 240.0, 600.0)
+CONFIRM_SECONDS = 60.0  # five blocks of Ethereum; then the transaction is looked at again
 RETRY_SECONDS = 1.0  # doubles up to the next, while the chain is away
 RETRY_MAX_SECONDS = 30.0
 

@@ -11,7 +11,7 @@ from functools import partial
 
 import structlog
 
-from aggregator.finality import RETRY_MAX_SECONDS, RETRY_SECONDS, Finality, patiently
+from aggregator.finality import CONFIRM_SECONDS, RETRY_MAX_SECONDS, RETRY_SECONDS, Finality, patiently
 from aggregator.second_round import SecondRound
 from aggregator.slashing import SlashExecutor
 from shared import messages
@@ -29,7 +29,6 @@ log = structlog.get_logger(__name__)
 UNSETTLED = "unsettled"  # task id → certificate
 BATCH = "batch"  # root → batch document
 ALONE = "alone"  # task id → nothing: it was sent by itself, and is not to settle in a batch beside that
-CONFIRM_SECONDS = 60.0
 MAX_PARALLEL = 8
 ALREADY_SETTLED = frozenset({"TaskAlreadySettled", "BatchAlreadySettled"})
 

@@ -6,14 +6,13 @@ import asyncio
 
 import structlog
 
-from aggregator.finality import LOOKS_SECONDS, RETRY_SECONDS, patiently
+from aggregator.finality import CONFIRM_SECONDS, LOOKS_SECONDS, RETRY_SECONDS, patiently
 from shared.errors import PoiError, Reverted
 from shared.interfaces import Clock, Settlement
 from shared.types import Digest, SlashExecuted, SlashQueued
 
 log = structlog.get_logger(__name__)
 
-CONFIRM_SECONDS = 60.0
 FINAL_SECONDS = sum(LOOKS_SECONDS)
 
 

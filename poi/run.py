@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import sys
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,8 +26,6 @@ from shared.verification.method import Method
 log = structlog.get_logger(__name__)
 
 FAULT = 1
-# py_ecc, which web3's libraries import, raises it to 100,000: then a stranger's nested JSON could end the process.
-RECURSION_LIMIT = 1000
 
 
 async def run_role(
@@ -43,7 +40,6 @@ async def run_role(
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with open_node(config, role) as node:
-        sys.setrecursionlimit(RECURSION_LIMIT)  # by now everything that raises it has been imported
         logging.configure(config.log, role, node.signer.address)
         if role == "performer":
             await _publish_models(node)
