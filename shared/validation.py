@@ -70,6 +70,8 @@ def verify_certificate(domain: Domain, table: OperatorTable, certificate: TaskCe
     signers = certificate.signers
     if signers[-1] >= len(table.entries):
         raise Reject("signers")
+    if not all(table.entries[index].power for index in signers):
+        raise Reject("signers")  # no vote: the contract refuses the index
     if not quorum.reached(certificate.verdict, quorum.power_of(table, signers), table.total_power):
         raise Reject("quorum")
     info_hash = domain.task_info_hash(certificate.task_info)

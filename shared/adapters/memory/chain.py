@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from copy import copy
 from typing import TypeVar
 
-from shared.adapters.indices import missing_of, signers_of
+from shared.indices import missing_of, signers_of
 from shared.adapters.memory.chain_center import CenterModel, Details
 from shared.adapters.memory.chain_ledger import Action, Emit, Ledger
 from shared.adapters.memory.chain_registry import RegistryModel

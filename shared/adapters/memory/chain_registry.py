@@ -11,7 +11,7 @@ from eth_utils.crypto import keccak
 from py_arkworks_bls12381 import G2Point
 
 from shared import quorum
-from shared.adapters.indices import signers_of
+from shared.indices import signers_of
 from shared.adapters.terms import NetworkTerms, Registration
 from shared.constants import GWEI, MAX_ATTESTERS, WAD
 from shared.crypto import bls
