@@ -44,7 +44,7 @@ abstract contract Network is Base {
     function setUp() public virtual {
         vm.warp(START);
         deployNetwork(address(0));
-        define(terms());
+        addDefinition(terms());
     }
 
     // --- deploying ---------------------------------------------------------------------------------------------------
@@ -59,9 +59,7 @@ abstract contract Network is Base {
             )
         );
         center = IAttestationCenter(
-            deploy(
-                "AttestationCenter.sol:AttestationCenter", abi.encode(tables, registry, owner, CHANGE_DELAY)
-            )
+            deploy("AttestationCenter.sol:AttestationCenter", abi.encode(tables, registry, owner, CHANGE_DELAY))
         );
         escrow = ITaskEscrow(
             deploy("TaskEscrow.sol:TaskEscrow", abi.encode(center, token, REFUND_DELAY, owner, CHANGE_DELAY))
@@ -93,7 +91,7 @@ abstract contract Network is Base {
         });
     }
 
-    function define(IAttestationCenter.TaskTerms memory with) internal returns (uint16) {
+    function addDefinition(IAttestationCenter.TaskTerms memory with) internal returns (uint16) {
         vm.prank(owner);
         return center.createTaskDefinition("digits", "exact", keccak256("model"), "bafkrei", with);
     }
