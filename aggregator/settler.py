@@ -101,11 +101,13 @@ class Settler:
             self._queue(certificate)
 
     async def adopt(self, certificate: TaskCertificate) -> None:
-        """Another aggregator's, which may be gone before it settles it. Always from behind: it may be settled long since,
-        and only be repeated. Durable before it returns."""
+        """Another aggregator's, which may be gone before it settles it. Always from behind: it may be settled long
+        since, and only be repeated. Durable before it returns."""
         task_id = certificate.task_info.task_id
+        if task_id in self._held:
+            return
+        await self._store.put(UNSETTLED, task_id, messages.encode_certificate(certificate))
         if task_id not in self._held:
-            await self._store.put(UNSETTLED, task_id, messages.encode_certificate(certificate))
             self._hold((certificate,))
             self._standby.put_nowait((certificate, self._place(certificate) + 1))
 

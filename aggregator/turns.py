@@ -1,7 +1,7 @@
 """Whose turn it is to settle, among aggregators that see the same certificates: pure.
 
 One at a time has the largest batches. An epoch's order follows from a hash, so all agree on it without a word; who is
-not there is passed over after TAKEOVER_SECONDS. Nothing rests on the order but gas: whoever submits, the chain is right.
+not there is passed over after TAKEOVER_SECONDS. Only gas rests on the order: whoever submits, the chain is right.
 """
 
 from __future__ import annotations
