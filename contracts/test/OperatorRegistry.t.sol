@@ -10,8 +10,8 @@ import {Governed} from "../src/Governed.sol";
 import {Keys} from "./Keys.sol";
 import {RegistryNetwork, TestCourt} from "./RegistryNetwork.sol";
 
-/// @notice Deploying, joining, and what can be changed afterwards. Branches: tree/{constructor,setCourt,register,
-/// addStake,updateEndpoints,rotateVoteKey,setRewardsReceiver,operatorsFrom}.tree.
+/// @notice Deploying, joining, and what can be changed afterwards. Branches: tree/{deployRegistry,setCourt,register,
+/// addStake,changeOperator,readOperators}.tree.
 contract OperatorRegistryTest is RegistryNetwork {
     uint256 private constant ID = 1;
     uint256 private constant MAX_STAKE = type(uint96).max;
