@@ -15,7 +15,7 @@ from shared.adapters import deploy
 from shared.adapters.anvil import Anvil, AnvilSettings
 from shared.adapters.chain_evm import EvmClient, EvmOperatorReader, EvmSettlement, Receipt, Sender
 from shared.adapters.chain_evm.abi import center_abi, registry_abi
-from shared.adapters.indices import missing_of, signers_of
+from shared.indices import missing_of, signers_of
 from shared.adapters.signers import LocalIdentitySigner
 from shared.batch import certificate_leaf, make_batch
 from shared.crypto import bls
