@@ -17,11 +17,11 @@ from shared.crypto import bls
 from shared.digests import Domain
 from shared.duty import attend
 from shared.errors import Ignore, Reject
-from shared.interfaces import Gossip, Received
+from shared.interfaces import Gossip, Received, SignedVote
 from shared.messages import AbstainMessage, CertificateMessage, Topics, VoteMessage
 from shared.metrics import Metrics
 from shared.roster import Roster
-from shared.types import Digest, TaskCertificate, Verdict
+from shared.types import Address, Digest, TaskCertificate, Verdict
 from shared.validation import GossipRules, verify_certificate
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ class Aggregator:
             topics=node.topics,
             content=node.content,
             settlement=node.settlement,
+            court=node.court,
             store=node.store,
             clock=node.clock,
             batch_seconds=node.config.aggregator.batch_seconds,
@@ -103,7 +104,7 @@ class Aggregator:
             # The performer asks again: our certificate was lost on the way to it.
             await self._gossip.publish(self._topics.certificate, messages.encode(known))
             return
-        table = self._roster().table(message.task_info.epoch)
+        table = self._roster().table_of(message.task_info)
         tally = self.pool.open(info_hash, message, table)
         # Out of the waiting room at once: while one is counted, others come and go there.
         for ballot in [self._early.pop(key) for key in list(self._early) if key[0] == info_hash]:
@@ -141,8 +142,27 @@ class Aggregator:
         counted = self.pool.add_vote(ballot, tally)
         if counted is Counted.EQUIVOCATION:
             log.warning("equivocation", attester=ballot.attester.hex(), task=ballot.task_id.hex()[:8])
+            await self._accuse(ballot.task_id, ballot.attester)
         if counted is Counted.NEW:
             await self._conclude(tally)
+
+    async def _accuse(self, task_id: Digest, attester: Address) -> None:
+        named = self.pool.equivocations.get((task_id, attester))
+        if named is None:
+            return
+        tally = self.pool.tally(named.first.task_info_hash)
+        first, second = self._evidence(named.first), self._evidence(named.second)
+        if tally is not None and first is not None and second is not None:
+            await self._settler.remember(task_id, tally.message.request)
+            await self._settler.accuse(attester, first, second)
+
+    def _evidence(self, vote: VoteMessage) -> SignedVote | None:
+        """None when the task info that was voted on is not known any more: the court wants it whole."""
+        tally = self.pool.tally(vote.task_info_hash)
+        seat = tally.table.index_of(vote.attester) if tally else None
+        if tally is None or seat is None:
+            return None
+        return SignedVote(tally.message.task_info, vote.verdict, seat, vote.signature)
 
     # (2) verify the share
     def _is_signed(self, vote: VoteMessage, tally: Tally) -> bool:
@@ -189,6 +209,8 @@ class Aggregator:
             invalid_power=tally.power(Verdict.INVALID),
         )
         # (6) persist, then publish; (7) settle
+        if verdict is Verdict.INVALID:
+            await self._settler.remember(tally.message.task_info.task_id, tally.message.request)
         await self._settler.add(certificate)
         self._remember(message)
         await self._gossip.publish(self._topics.certificate, messages.encode(message))

@@ -11,6 +11,7 @@ from functools import partial
 
 import structlog
 
+from aggregator.evidence import Accuser
 from aggregator.finality import CONFIRM_SECONDS, RETRY_MAX_SECONDS, RETRY_SECONDS, Finality, patiently
 from aggregator.second_round import SecondRound
 from aggregator.slashing import SlashExecutor
@@ -18,11 +19,11 @@ from shared import messages
 from shared.batch import decode_document, make_batch
 from shared.constants import MAX_BATCH_SIZE
 from shared.digests import Domain
-from shared.errors import ChainUnavailable, Dropped, Reverted, TransportError
-from shared.interfaces import Clock, ContentStore, Gossip, Received, Settlement, TaskStore
+from shared.errors import ChainUnavailable, Dropped, Ignore, Reverted, TransportError
+from shared.interfaces import Clock, ContentStore, Court, Gossip, Received, Settlement, SignedVote, TaskStore
 from shared.messages import BatchVote, SubmittedMessage, Topics
 from shared.roster import Roster
-from shared.types import Address, Digest, TaskCertificate, Verdict
+from shared.types import Address, Digest, TaskCertificate, TaskRequest, Verdict
 
 log = structlog.get_logger(__name__)
 
@@ -46,6 +47,7 @@ class Settler:
         topics: Topics,
         content: ContentStore,
         settlement: Settlement,
+        court: Court,
         store: TaskStore,
         clock: Clock,
         batch_seconds: float,
@@ -62,7 +64,8 @@ class Settler:
         self._settled: dict[Digest, tuple[TaskCertificate, ...]] = {}  # likewise, by task id or root
         self._alone: list[TaskCertificate] = []  # likewise
         self._finality = Finality(settlement=settlement, store=store)
-        self._slashes = SlashExecutor(settlement=settlement, clock=clock)
+        self._slashes = SlashExecutor(court=court, settlement=settlement, store=store, clock=clock)
+        self._accuser = Accuser(court=court, settlement=settlement, store=store)
         self._round = SecondRound(domain=domain, roster=roster, gossip=gossip, topics=topics)
         self._slots = asyncio.Semaphore(MAX_PARALLEL)
         self._group: asyncio.TaskGroup
@@ -72,6 +75,14 @@ class Settler:
         if certificate.task_info.task_id not in self._held:
             await self._store.put(UNSETTLED, certificate.task_info.task_id, messages.encode_certificate(certificate))
             self._queue(certificate)
+
+    async def remember(self, task_id: Digest, request: TaskRequest) -> None:
+        """Whom a slash over this task compensates."""
+        await self._slashes.remember(task_id, request)
+
+    async def accuse(self, attester: Address, first: SignedVote, second: SignedVote) -> None:
+        """Takes an equivocation to the court."""
+        await self._accuser.accuse(attester, first, second)
 
     async def recover(self) -> None:
         """Take up again what a crash left unsettled, or not settled for good; `run` asks the chain about it."""
@@ -103,6 +114,7 @@ class Settler:
             group.create_task(self._settle_rejections())
             group.create_task(self._settle_approvals())
             group.create_task(self._slashes.run())
+            group.create_task(self._accuser.run())
 
     async def on_batch_message(self, received: Received) -> None:
         """Votes of the second round."""
@@ -172,8 +184,9 @@ class Settler:
     async def _settle_batch(self, certificates: list[TaskCertificate]) -> bool:
         """Whether the batch settled. False: settle each by itself."""
         try:
-            batch = make_batch(self._domain, certificates, self._roster().epoch, self._address)
-        except ValueError as error:  # their document would be over one block
+            roster = self._roster()
+            batch = make_batch(self._domain, certificates, roster.epoch, self._address, roster.table_of)
+        except (ValueError, Ignore) as error:  # their document would be over one block, or an epoch is over
             log.warning("no batch; its tasks settle one by one", reason=str(error), size=len(certificates))
             return False
         await self._content.add(batch.document)

@@ -95,6 +95,7 @@ class Performer:
             settlements=SettlementWatch(
                 domain=node.domain,
                 settlement=node.settlement,
+                reader=node.reader,
                 content=node.content,
                 ledger=ledger,
                 store=node.store,
@@ -239,7 +240,7 @@ class Performer:
         if task.task_info is not None and task.task_info != info:
             log.error("a certificate for a task info that is not ours", task=info.task_id.hex()[:8])
             return
-        table = self._roster().table(info.epoch)
+        table = self._roster().table_of(info)
         now = self._clock.now()
         event = Certified(message.certificate, message.valid_power, message.invalid_power, table.total_power, now)
         if task.certificate is None:

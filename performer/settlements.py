@@ -8,11 +8,10 @@ import msgspec
 import structlog
 
 from performer.ledger import TaskLedger
-from shared.batch import MAX_DOCUMENT_BYTES, decode_document, document_cid, make_batch
-from shared.constants import FETCH_TIMEOUT_SECONDS
 from shared.digests import Domain
-from shared.errors import CodecError, ContentError
-from shared.interfaces import Clock, ContentStore, Settlement, TaskStore
+from shared.errors import ChainUnavailable, CodecError, ContentError
+from shared.interfaces import Clock, ContentStore, OperatorReader, Settlement, TaskStore
+from shared.settled_batch import read_settled_batch
 from shared.types import BatchSettled, Digest, Settled, TaskCertificate, Verdict
 from shared.workflow import Event, SettledOnChain
 
@@ -34,12 +33,13 @@ class SettlementWatch:
         *,
         domain: Domain,
         settlement: Settlement,
+        reader: OperatorReader,
         content: ContentStore,
         ledger: TaskLedger,
         store: TaskStore,
         clock: Clock,
     ) -> None:
-        self._domain, self._settlement, self._content = domain, settlement, content
+        self._domain, self._settlement, self._reader, self._content = domain, settlement, reader, content
         self._ledger, self._store, self._clock = ledger, store, clock
 
     async def run(self) -> None:
@@ -70,21 +70,12 @@ class SettlementWatch:
         delay = RETRY_SECONDS
         while True:
             try:
-                document = await self._content.get(
-                    document_cid(event.batch.content_hash),
-                    max_bytes=MAX_DOCUMENT_BYTES,
-                    timeout_seconds=FETCH_TIMEOUT_SECONDS,
-                    prefer=event.batch.aggregator,
-                )
-                batch = make_batch(self._domain, decode_document(document), event.batch.epoch, event.batch.aggregator)
-                if batch.info == event.batch:
-                    return batch.certificates
-                log.error("a settled batch's document is not what is under its root", root=event.batch.root.hex())
-                return ()
-            except (CodecError, ValueError) as error:
+                batch = await read_settled_batch(self._domain, event.batch, self._content, self._reader)
+                return batch.certificates
+            except CodecError as error:
                 log.error("a settled batch has no readable document", root=event.batch.root.hex(), reason=str(error))
                 return ()
-            except ContentError as error:
+            except (ContentError, ChainUnavailable) as error:
                 log.warning("batch document not here yet", root=event.batch.root.hex()[:8], reason=str(error))
                 await asyncio.sleep(delay)
                 delay = min(2 * delay, RETRY_MAX_SECONDS)

@@ -28,7 +28,8 @@ class Batch:
 
     certificates: tuple[TaskCertificate, ...]
     document: bytes
-    leaves: tuple[bytes, ...]  # in the certificates' order
+    voters: tuple[Digest, ...]  # each certificate's voters hash, in their order
+    leaves: tuple[bytes, ...]  # likewise
     tree: MerkleTree
     info: BatchInfo
 
@@ -36,12 +37,15 @@ class Batch:
         """Of the certificate's leaf. Raises ValueError for a certificate that is not in the batch."""
         return self.tree.proof(self.leaves[self.certificates.index(certificate)])
 
+    def voters_of(self, certificate: TaskCertificate) -> Digest:
+        """Raises ValueError for a certificate that is not in the batch."""
+        return self.voters[self.certificates.index(certificate)]
 
-def certificate_leaf(domain: Domain, certificate: TaskCertificate, table: OperatorTable) -> bytes:
-    """What the contract hashes for a certificate in a batch; `table` is the one of its epoch and attester set."""
+
+def certificate_leaf(domain: Domain, certificate: TaskCertificate, voters: Digest) -> bytes:
+    """What the contract hashes for a certificate in a batch; `voters` is its `voters_hash`."""
     info = certificate.task_info
-    is_approved = certificate.verdict is Verdict.VALID
-    return leaf(info.task_id, domain.task_info_hash(info), is_approved, voters_hash(certificate, table))
+    return leaf(info.task_id, domain.task_info_hash(info), certificate.verdict is Verdict.VALID, voters)
 
 
 def make_batch(
@@ -59,10 +63,11 @@ def make_batch(
     if len({certificate.task_info.task_id for certificate in ordered}) != len(ordered):
         raise ValueError("two certificates of one task")
     document = encode_document(ordered)
-    leaves = tuple(certificate_leaf(domain, each, table_of(each.task_info)) for each in ordered)
+    voters = tuple(voters_hash(each, table_of(each.task_info)) for each in ordered)
+    leaves = tuple(certificate_leaf(domain, each, hashed) for each, hashed in zip(ordered, voters, strict=True))
     tree = MerkleTree(leaves)
     info = BatchInfo(tree.root, Digest(hashlib.sha256(document).digest()), len(ordered), epoch, aggregator)
-    return Batch(ordered, document, leaves, tree, info)
+    return Batch(ordered, document, voters, leaves, tree, info)
 
 
 def encode_document(certificates: Sequence[TaskCertificate]) -> bytes:

@@ -60,7 +60,8 @@ REPEAT_SECONDS = 1.0  # half of the above: an honest repetition always passes, a
 ABSTAIN_RETRY_SECONDS = 1.0  # doubles up to the next constant
 ABSTAIN_RETRY_MAX_SECONDS = 15.0
 MAX_CONCURRENT_VERIFICATIONS = 4
-MAX_POOLED_TASKS = 1024  # an aggregator keeps at most 1,040 votes of about 500 bytes for each: 0.5 GB at worst, 65 MB with 127 attesters
+# An aggregator keeps at most a vote of 500 bytes a seat for each: 65 MB with 127 attesters, 0.5 GB with all seats.
+MAX_POOLED_TASKS = 1024
 MAX_EARLY_VOTES = 4096  # votes that came before their task
 MAX_OPEN_VERIFICATIONS = 256  # tasks that an attester has under way; more are answered with "overloaded"
 BATCH_VOTE_SECONDS = 2.0

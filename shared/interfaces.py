@@ -98,8 +98,9 @@ class OperatorReader(Protocol):
 
     async def current_epoch(self) -> int: ...
 
-    async def operator_table(self, epoch: int) -> OperatorTable | None:
-        """The frozen table of any epoch there ever was; None for one that is still to come."""
+    async def operator_table(self, epoch: int, attester_set: int = 0) -> OperatorTable | None:
+        """The frozen table of any epoch there ever was, for everybody or for one attester set; None for an epoch that
+        is still to come."""
         ...
 
     async def is_expired(self, epoch: int) -> bool:

@@ -8,9 +8,9 @@ from shared.adapters.chain_evm.abi import center_abi
 from shared.adapters.chain_evm.events import EventReader
 from shared.adapters.chain_evm.reader import EvmOperatorReader
 from shared.adapters.chain_evm.sender import Sender
-from shared.indices import missing_of, signers_of
 from shared.constants import CHAIN_POLL_SECONDS
 from shared.errors import CodecError
+from shared.indices import missing_of, signers_of
 from shared.interfaces import BatchSubmission
 from shared.types import Address, ChainEvent, Digest, TaskCertificate, Verdict
 

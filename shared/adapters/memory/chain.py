@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from copy import copy
 from typing import TypeVar
 
-from shared.indices import missing_of, signers_of
 from shared.adapters.memory.chain_center import CenterModel, Details
 from shared.adapters.memory.chain_ledger import Action, Emit, Ledger
 from shared.adapters.memory.chain_registry import RegistryModel
@@ -20,6 +19,7 @@ from shared.adapters.terms import Deployment, NetworkTerms, Registration
 from shared.constants import CHAIN_POLL_SECONDS, CONFIRMATIONS
 from shared.digests import Domain
 from shared.errors import ChainUnavailable, CodecError
+from shared.indices import missing_of, signers_of
 from shared.interfaces import BatchSubmission
 from shared.types import (
     Address,

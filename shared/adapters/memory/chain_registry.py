@@ -11,12 +11,12 @@ from eth_utils.crypto import keccak
 from py_arkworks_bls12381 import G2Point
 
 from shared import quorum
-from shared.indices import signers_of
 from shared.adapters.terms import NetworkTerms, Registration
 from shared.constants import GWEI, MAX_ATTESTERS, WAD
 from shared.crypto import bls
 from shared.digests import Domain
 from shared.errors import CodecError, Reverted
+from shared.indices import signers_of
 from shared.types import Address, Digest, Operator, OperatorTable, Role, TableEntry, Verdict
 
 MAX_STAKE_WEI = (2**64 - 1) // 128 * GWEI
