@@ -80,7 +80,7 @@ class EvmOperatorReader:
         return table
 
     async def is_expired(self, epoch: int) -> bool:
-        if not 1 <= epoch <= MAX_EPOCH:
+        if not 0 <= epoch <= MAX_EPOCH:
             return True  # there is no such epoch, and never will be
         return bool((await self._ask_tables("isExpired", epoch))[0])
 
