@@ -33,7 +33,7 @@ contract TaskEscrow is ITaskEscrow, Governed, ReentrancyGuardTransient {
     IOperatorSource public immutable operators;
     address public immutable token;
     uint64 public immutable refundDelay;
-    IQuorumVerifier private immutable VERIFIER;
+    IQuorumVerifier private immutable _verifier;
 
     /// Deposits, pools and what is earned, less what was paid: what all mappings below add up to.
     uint256 public held;
@@ -49,10 +49,11 @@ contract TaskEscrow is ITaskEscrow, Governed, ReentrancyGuardTransient {
     constructor(IAttestationCenter center_, address token_, uint64 refundDelay_, address owner_, uint64 changeDelay_)
         Governed(owner_, changeDelay_)
     {
+        if (address(center_).code.length == 0) revert InvalidSetting("center", uint160(address(center_)));
         if (token_ != address(0) && token_.code.length == 0) revert InvalidSetting("token", uint160(token_));
         if (refundDelay_ == 0 || refundDelay_ > MAX_REFUND_DELAY) revert InvalidSetting("refundDelay", refundDelay_);
         (center, token, refundDelay) = (center_, token_, refundDelay_);
-        (operators, VERIFIER) = (center_.operators(), center_.verifier());
+        (operators, _verifier) = (center_.operators(), center_.verifier());
     }
 
     // --- deposits ----------------------------------------------------------------------------------------------------
@@ -126,8 +127,7 @@ contract TaskEscrow is ITaskEscrow, Governed, ReentrancyGuardTransient {
     function _collect(Collection calldata task, bytes32 taskId, IAttestationCenter.TaskTerms memory terms) private {
         _useNonce(task.request.requester, task.request.nonce);
         _requireSigned(task.request.requester, taskId, task.requesterSignature);
-        bytes32 votersHash = Digests.hashVoters(task.epoch, terms.attesterSet, task.indices);
-        address aggregator = center.requireSettled(taskId, task.infoHash, task.isApproved, votersHash, task.proof);
+        address aggregator = _requireSettled(task, taskId, terms);
         IAttestationCenter.Fees memory fees = _feesOf(task.request, taskId, terms);
         uint256 toOthers = uint256(fees.attesters) + fees.aggregator;
         uint256 toPerformer = task.isApproved ? task.request.fee - toOthers : 0;
@@ -155,6 +155,18 @@ contract TaskEscrow is ITaskEscrow, Governed, ReentrancyGuardTransient {
         if (problem == ECDSA.RecoverError.NoError && signer == requester) return;
         if (SignatureChecker.isValidERC1271SignatureNowCalldata(requester, taskId, signature)) return;
         revert RequesterSignatureMismatch(requester, taskId);
+    }
+
+    /// @dev A definition that settles singly is never in a batch: there everybody's quorum would speak for its set, and
+    /// without its hooks.
+    function _requireSettled(Collection calldata task, bytes32 taskId, IAttestationCenter.TaskTerms memory terms)
+        private
+        view
+        returns (address aggregator)
+    {
+        if (terms.settlesSingly && task.proof.root != 0) revert IAttestationCenter.NotSettled(taskId);
+        bytes32 votersHash = Digests.hashVoters(task.epoch, terms.attesterSet, task.indices);
+        return center.requireSettled(taskId, task.infoHash, task.isApproved, votersHash, task.proof);
     }
 
     /// @dev What a task costs never exceeds what its requester signed.
@@ -214,7 +226,7 @@ contract TaskEscrow is ITaskEscrow, Governed, ReentrancyGuardTransient {
     {
         uint256 signed;
         (operator, power, signed) =
-            VERIFIER.shareOf(voters.epoch, voters.attesterSet, voters.isApproval, voters.indices, seat);
+            _verifier.shareOf(voters.epoch, voters.attesterSet, voters.isApproval, voters.indices, seat);
         if (power != 0) share = _pools[pool] * power / signed;
     }
 

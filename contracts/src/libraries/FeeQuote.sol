@@ -11,8 +11,9 @@ import {ITaskEscrow} from "../interfaces/ITaskEscrow.sol";
 library FeeQuote {
     /// What a calculator may use.
     uint256 internal constant FEE_GAS = 100_000;
-    /// A call is given at most 63/64 of what is left (EIP-150); the rest is for a cold account and the call itself.
-    uint256 private constant GAS_NEEDED = FEE_GAS * 64 / 63 + 5000;
+    /// A call is given at most 63/64 of what is left after its own price (EIP-150): 2,600 for a cold account, twice for
+    /// one that delegates (EIP-7702), and room for dearer ones.
+    uint256 private constant GAS_NEEDED = FEE_GAS + FEE_GAS / 63 + 1 + 10_000;
     uint256 private constant ANSWER_SIZE = 96;
 
     /// @dev Reverts with GasTooLow where less than FEE_GAS would reach the calculator: who collects could starve it, to
