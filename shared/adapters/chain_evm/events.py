@@ -220,6 +220,8 @@ def _event(entry: Log, gas_used: int) -> ChainEvent:
                 is_approved=name == "TaskSubmitted",
                 gas_used=gas_used,
                 aggregator=address(values["aggregator"]),
+                task_info_hash=Digest(values["taskInfoHash"]),
+                indices=values["indices"],
                 **place,
             )
 
