@@ -219,7 +219,9 @@ def _event(entry: Log, gas_used: int) -> ChainEvent:
                 task_id=Digest(values["taskId"]),
                 is_approved=name == "TaskSubmitted",
                 gas_used=gas_used,
+                task_info_hash=Digest(values["taskInfoHash"]),
                 aggregator=address(values["aggregator"]),
+                indices=values["indices"],
                 **place,
             )
 
