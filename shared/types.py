@@ -188,7 +188,9 @@ class Settled(msgspec.Struct, frozen=True):
     block: int
     tx_hash: Digest
     gas_used: int
-    aggregator: Address = Address(bytes(20))
+    task_info_hash: Digest
+    aggregator: Address  # who submitted it
+    indices: bytes  # of its certificate
 
 
 class BatchSettled(msgspec.Struct, frozen=True):
