@@ -219,8 +219,8 @@ def _event(entry: Log, gas_used: int) -> ChainEvent:
                 task_id=Digest(values["taskId"]),
                 is_approved=name == "TaskSubmitted",
                 gas_used=gas_used,
-                aggregator=address(values["aggregator"]),
                 task_info_hash=Digest(values["taskInfoHash"]),
+                aggregator=address(values["aggregator"]),
                 indices=values["indices"],
                 **place,
             )
