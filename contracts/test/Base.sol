@@ -25,11 +25,8 @@ interface Vm {
     function mockCall(address callee, bytes calldata data, bytes calldata answer) external;
     function clearMockedCalls() external;
     function chainId(uint256 id) external;
-    function etch(address account, bytes calldata code) external;
     function load(address account, bytes32 slot) external view returns (bytes32 word);
     function store(address account, bytes32 slot, bytes32 word) external;
-    function recordLogs() external;
-    function getRecordedLogs() external returns (Log[] memory logs);
 
     function expectRevert() external;
     function expectRevert(bytes calldata data) external;
