@@ -27,8 +27,6 @@ interface Vm {
     function chainId(uint256 id) external;
     function load(address account, bytes32 slot) external view returns (bytes32 word);
     function store(address account, bytes32 slot, bytes32 word) external;
-    function recordLogs() external;
-    function getRecordedLogs() external returns (Log[] memory logs);
 
     function expectRevert() external;
     function expectRevert(bytes calldata data) external;
