@@ -22,7 +22,6 @@ from shared.adapters.memory.chain_escrow import Voters
 from shared.crypto import bls
 from shared.digests import leaf
 from shared.errors import CodecError, Dropped, Reverted
-from shared.indices import voters_hash
 from shared.interfaces import BatchSubmission, Collection, SignedVote
 from shared.types import (
     Address,
@@ -389,7 +388,8 @@ async def test_an_approval_settles_for_ever(network: Chain) -> None:
     (event,) = await network.first_events(1)
     assert isinstance(event, Settled)
     assert (event.task_id, event.is_approved, event.tx_hash, event.gas_used) == (info.task_id, True, tx_hash, gas)
-    assert event.aggregator == OWNER.address
+    info_hash = network.deployment.domain.task_info_hash(info)
+    assert (event.task_info_hash, event.aggregator, event.indices) == (info_hash, OWNER.address, b"")
     assert 100_000 < gas < 400_000
 
     other = network.info("a", data=b"another answer")
@@ -546,7 +546,7 @@ async def test_a_batch_settles_each_of_its_leaves(network: Chain) -> None:
     certificates += [network.certificate(network.info("f"), INVALID, (0, 2))]
     made, submission = network.batch_of(certificates)
     hashed = network.deployment.domain.task_info_hash
-    root, table = made.info.root, network.tables[1]
+    root = made.info.root
     assert not await network.settlement.is_batch_settled(root)
     first = made.certificates[0]
     verdict = (first.task_info.task_id, hashed(first.task_info), first.verdict is VALID, made.voters_of(first))
@@ -561,7 +561,7 @@ async def test_a_batch_settles_each_of_its_leaves(network: Chain) -> None:
     assert (event.batch, event.tx_hash, event.gas_used) == (made.info, tx_hash, gas)
     for certificate in made.certificates:
         task_id, info_hash = certificate.task_info.task_id, hashed(certificate.task_info)
-        is_approved, voters = certificate.verdict is VALID, voters_hash(certificate, table)
+        is_approved, voters = certificate.verdict is VALID, made.voters_of(certificate)
         path = made.tree.proof(leaf(task_id, info_hash, is_approved, voters))
         assert await network.reader.included(root, task_id, info_hash, is_approved, voters, path)
         assert not await network.reader.included(root, task_id, info_hash, not is_approved, voters, path)
@@ -617,7 +617,7 @@ async def test_a_slash_waits_and_then_moves_the_exact_stake(network: Chain) -> N
     rejected, queued = await network.first_events(2)
     assert isinstance(rejected, Settled)
     assert isinstance(queued, SlashQueued)
-    assert (rejected.task_id, rejected.is_approved) == (info.task_id, False)
+    assert (rejected.task_id, rejected.is_approved, rejected.indices) == (info.task_id, False, b"\0\1")
     assert (queued.slash_id, queued.task_id) == (slash_id, info.task_id)
     assert (queued.operator, queued.offence) == (PERFORMER.address, Offence.REJECTED_TASK)
     assert queued.executable_at == pytest.approx(await network.reader.chain_time() + 500, abs=3)

@@ -37,7 +37,7 @@ def test_the_constants_hold_together() -> None:
     assert len(limits) == 4
     assert max(limits) <= constants.MAX_MESSAGE_BYTES < 1 << 20
     seats_a_page, record = 104, bls.G2_BYTES + 2 * 20
-    assert constants.MAX_SEATS == 10 * seats_a_page
+    assert 10 * seats_a_page == constants.MAX_SEATS
     assert seats_a_page * record <= 24_576 - 1
     assert constants.MAX_PARAMETERS_BYTES + constants.MAX_DATA_BYTES < constants.MAX_TASK_MESSAGE_BYTES
     assert constants.BATCH_VOTE_SECONDS < constants.MAX_DEADLINE_SECONDS
