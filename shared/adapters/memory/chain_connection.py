@@ -195,8 +195,8 @@ class MemoryEscrow(MemoryConnection):
 
         return self._send(act, COLLECT_GAS * len(tasks))
 
-    async def is_paid(self, requester: Address, nonce: int) -> bool:
-        return self._state().escrow.is_paid(requester, nonce)
+    async def is_paid(self, requester: Address, performer: Address, nonce: int) -> bool:
+        return self._state().escrow.is_paid(requester, performer, nonce)
 
     async def earned_by(self, operator: Address) -> int:
         return self._state().escrow.earned_by(operator)
