@@ -102,7 +102,7 @@ class MemorySettlement(MemoryConnection):
         def act(state: HubModel, now: int) -> list[Emit]:
             slash_id = state.submit_task(sender, info, details, now)
             emitted: list[Emit] = [
-                lambda block, tx, gas: Settled(info.task_id, is_approved, block, tx, gas, info_hash, sender, indices)
+                lambda block, tx, gas: Settled(info.task_id, is_approved, block, tx, gas, sender, info_hash, indices)
             ]
             return emitted if slash_id is None else [*emitted, slash_queued(state, slash_id)]
 
