@@ -3,7 +3,7 @@ memory.
 
 Every signature in it is a real one. What only the real chain has (nonces, fees, nodes that die) is tested in
 tests/unit/shared/adapters/test_chain_*.py, what no Protocol does (vetoes, certificates that cancel a slash, missed
-deadlines) in tests/unit/shared/adapters/test_chain_court.py and by forge.
+deadlines) in tests/unit/shared/adapters/test_chain_memory_court.py and by forge.
 """
 
 from __future__ import annotations
