@@ -77,7 +77,7 @@ class Earnings:
         if free < request.fee:
             raise RequestRefused(
                 FEE,
-                f"the deposit for this performer has {deposit.balance}, of which {promised} are promised to other tasks "
+                f"the deposit for this performer has {deposit.balance}: {promised} are promised to other tasks "
                 f"and {deposit.refunding} are being refunded",
                 "request.fee",
                 f"TaskEscrow.deposit of {request.fee - free} more for 0x{self._address.hex()} first",

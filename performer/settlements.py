@@ -65,10 +65,11 @@ class SettlementWatch:
 
     async def _settle_batch(self, event: BatchSettled) -> None:
         batch = await self._read_batch(event)
-        for certificate in batch.certificates if batch else ():
-            is_approved = certificate.verdict is Verdict.VALID
-            await self._settle(certificate.task_info.task_id, self._final(event, is_approved, event.batch.size))
-            await self._collect_batched(batch, certificate)
+        if batch is not None:
+            for certificate in batch.certificates:
+                is_approved = certificate.verdict is Verdict.VALID
+                await self._settle(certificate.task_info.task_id, self._final(event, is_approved, event.batch.size))
+                await self._collect_batched(batch, certificate)
         await self._store.delete(UNREAD_BATCH, event.batch.root)
 
     async def _collect_single(self, event: Settled) -> None:

@@ -13,6 +13,7 @@ from shared import constants
 from shared.adapters.chain_evm import (
     EvmClient,
     EvmCourt,
+    EvmEpochs,
     EvmEscrow,
     EvmOperatorReader,
     EvmSettlement,
@@ -54,6 +55,7 @@ class Node:
     settlement: CountingSettlement
     court: EvmCourt
     escrow: EvmEscrow
+    epochs: EvmEpochs
     reader: EvmOperatorReader
     roster: RosterWatch
     rules: GossipRules
@@ -137,6 +139,7 @@ async def open_node(config: Config, role: str) -> AsyncIterator[Node]:
             settlement=CountingSettlement(EvmSettlement(sender, reader, deployment), metrics),
             court=EvmCourt(sender, deployment),
             escrow=EvmEscrow(sender, deployment),
+            epochs=EvmEpochs(sender, deployment),
             reader=reader,
             roster=roster,
             rules=GossipRules(domain=domain, roster=lambda: roster.current, clock=clock),

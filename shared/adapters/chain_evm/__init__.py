@@ -1,6 +1,6 @@
 """The chain through JSON-RPC: `EvmClient` asks one node, `Sender` sends one key's transactions; `EvmOperatorReader`,
-`EvmSettlement`, `EvmCourt` and `EvmEscrow` speak with the five contracts, which `discover` finds. Errors leave as those
-of `shared.errors`."""
+`EvmSettlement`, `EvmCourt`, `EvmEscrow` and `EvmEpochs` speak with the five contracts, which `discover` finds.
+Errors leave as those of `shared.errors`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ sys.setrecursionlimit(1000)
 from shared.adapters.chain_evm.client import EvmClient  # noqa: E402
 from shared.adapters.chain_evm.court import EvmCourt  # noqa: E402
 from shared.adapters.chain_evm.discovery import discover  # noqa: E402
+from shared.adapters.chain_evm.epochs import EvmEpochs  # noqa: E402
 from shared.adapters.chain_evm.escrow import EvmEscrow  # noqa: E402
 from shared.adapters.chain_evm.events import EventReader  # noqa: E402
 from shared.adapters.chain_evm.reader import EvmOperatorReader  # noqa: E402
@@ -26,6 +27,7 @@ __all__ = [
     "EventReader",
     "EvmClient",
     "EvmCourt",
+    "EvmEpochs",
     "EvmEscrow",
     "EvmOperatorReader",
     "EvmSettlement",

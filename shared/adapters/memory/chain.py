@@ -131,6 +131,19 @@ class MemoryChain(MemorySettlement, MemoryCourt, MemoryEscrow):
         """When the next epoch may be rolled, in unix seconds; in the past when it is due at once."""
         return self._state().tables.rollable_at
 
+    async def power_unit(self) -> int:
+        """Wei of stake that make one unit of voting power."""
+        return self._state().registry.terms.power_unit_wei
+
+    async def roll(self) -> Digest:
+        """The transaction's hash."""
+
+        def act(state: HubModel, now: int) -> list[Emit]:
+            state.tables.roll_epoch(now)
+            return []
+
+        return self._send(act, ROLL_GAS)
+
     async def chain_time(self) -> int:
         """The newest block's, in unix seconds."""
         self._require_up()

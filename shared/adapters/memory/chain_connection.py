@@ -96,13 +96,13 @@ class MemorySettlement(MemoryConnection):
         if certificate.verdict is Verdict.ABSTAIN:
             raise CodecError("certificate: an abstention settles nothing")
         info, is_approved, sender = certificate.task_info, certificate.verdict is Verdict.VALID, self.sender
-        indices, info_hash = self._indices(certificate), self.deployment.domain.task_info_hash(info)
+        indices, info_hash = self._indices(certificate), self._state().center.domain.task_info_hash(info)
         details = Details(is_approved, certificate.performer_signature, certificate.signature, indices)
 
         def act(state: HubModel, now: int) -> list[Emit]:
             slash_id = state.submit_task(sender, info, details, now)
             emitted: list[Emit] = [
-                lambda block, tx, gas: Settled(info.task_id, is_approved, block, tx, gas, info_hash, sender, indices)
+                lambda block, tx, gas: Settled(info.task_id, is_approved, block, tx, gas, sender, info_hash, indices)
             ]
             return emitted if slash_id is None else [*emitted, slash_queued(state, slash_id)]
 
