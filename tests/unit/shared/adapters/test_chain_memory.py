@@ -1,5 +1,5 @@
-"""The chain in memory: what tests inject into it. What the contracts say is in tests/conformance/test_chain.py, and what
-only the model's own methods reach in test_chain_memory_court.py."""
+"""The chain in memory: what tests inject into it, and its money. What the contracts say is in
+tests/conformance/test_chain.py; what only the model's own methods reach, in test_chain_memory_court.py."""
 
 from __future__ import annotations
 
@@ -113,6 +113,9 @@ def test_connections_fail_one_by_one() -> None:
             other.task_definition_count(),
             other.submit_task(certificate),
             other.submit_batch(network.batch(["a"])[1]),
+            other.power_unit(),
+            other.rollable_at(),
+            other.roll(),
             other.report_equivocation(
                 network.vote(0, certificate.task_info), network.vote(0, certificate.task_info, Verdict.INVALID)
             ),
