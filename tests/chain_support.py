@@ -124,8 +124,8 @@ def attesters(count: int) -> list[Person]:
 
 @dataclass
 class Chain:
-    """One network on one chain. What is tested: `reader`, and `settlement`, `court`, `escrow` and `epochs`, which send as
-    OWNER."""
+    """One network on one chain. What is tested: `reader`, and what sends as OWNER: `settlement`, `court`, `escrow` and
+    `epochs`."""
 
     kind: str
     deployment: Deployment
@@ -431,15 +431,14 @@ async def open_chain(kind: str, terms: NetworkTerms = TERMS, *, state_file: Path
         deployment = await deploy.deploy(sender, terms)
         reader = EvmOperatorReader(client, deployment)
         settlement = EvmSettlement(sender, reader, deployment, poll_seconds=POLL_SECONDS)
-        court, escrow, epochs = (make(sender, deployment) for make in (EvmCourt, EvmEscrow, EvmEpochs))
         yield AnvilChain(
             kind,
             deployment,
             reader,
             settlement,
-            court,
-            escrow,
-            epochs,
+            EvmCourt(sender, deployment),
+            EvmEscrow(sender, deployment),
+            EvmEpochs(sender, deployment),
             anvil=anvil,
             client=client,
             sender=sender,
