@@ -14,7 +14,15 @@ import msgspec
 from shared import batch
 from shared.adapters import deploy
 from shared.adapters.anvil import Anvil, AnvilSettings
-from shared.adapters.chain_evm import EvmClient, EvmCourt, EvmEscrow, EvmOperatorReader, EvmSettlement, Sender
+from shared.adapters.chain_evm import (
+    EvmClient,
+    EvmCourt,
+    EvmEpochs,
+    EvmEscrow,
+    EvmOperatorReader,
+    EvmSettlement,
+    Sender,
+)
 from shared.adapters.chain_evm.abi import court_abi, escrow_abi
 from shared.adapters.chain_evm.wire import quantity, tohex
 from shared.adapters.memory.chain import MemoryChain
@@ -116,8 +124,8 @@ def attesters(count: int) -> list[Person]:
 
 @dataclass
 class Chain:
-    """One network on one chain. `reader`, `settlement`, `court` and `escrow` are what is tested; the last three send as
-    OWNER."""
+    """One network on one chain. What is tested: `reader`, and what sends as OWNER: `settlement`, `court`, `escrow` and
+    `epochs`."""
 
     kind: str
     deployment: Deployment
@@ -125,6 +133,7 @@ class Chain:
     settlement: EvmSettlement | MemoryChain
     court: EvmCourt | MemoryChain
     escrow: EvmEscrow | MemoryChain
+    epochs: EvmEpochs | MemoryChain
     people: list[Person] = field(default_factory=list)  # the attesters, in order of seats
     tables: dict[int, OperatorTable] = field(default_factory=dict)  # as they were rolled
 
@@ -359,7 +368,7 @@ class ModelChain(Chain):
     def on(cls, chain: MemoryChain) -> ModelChain:
         """As OWNER."""
         by = chain.connect(OWNER.address)
-        return cls("memory", by.deployment, by, by, by, by, chain=by)
+        return cls("memory", by.deployment, by, by, by, by, by, chain=by)
 
     async def register(self, person: Person, registration: Registration) -> None:
         await self.chain.register(person.address, registration)
@@ -422,14 +431,14 @@ async def open_chain(kind: str, terms: NetworkTerms = TERMS, *, state_file: Path
         deployment = await deploy.deploy(sender, terms)
         reader = EvmOperatorReader(client, deployment)
         settlement = EvmSettlement(sender, reader, deployment, poll_seconds=POLL_SECONDS)
-        court, escrow = EvmCourt(sender, deployment), EvmEscrow(sender, deployment)
         yield AnvilChain(
             kind,
             deployment,
             reader,
             settlement,
-            court,
-            escrow,
+            EvmCourt(sender, deployment),
+            EvmEscrow(sender, deployment),
+            EvmEpochs(sender, deployment),
             anvil=anvil,
             client=client,
             sender=sender,

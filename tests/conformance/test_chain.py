@@ -1,9 +1,9 @@
-"""The contracts behind `OperatorReader`, `Settlement`, `Court` and `Escrow`: one suite over anvil and over the model in
-memory.
+"""The contracts behind `OperatorReader`, `Epochs`, `Settlement`, `Court` and `Escrow`: one suite over anvil and over
+the model in memory.
 
 Every signature in it is a real one. What only the real chain has (nonces, fees, nodes that die) is tested in
 tests/unit/shared/adapters/test_chain_*.py, what no Protocol does (vetoes, certificates that cancel a slash, missed
-deadlines) in tests/unit/shared/adapters/test_chain_court.py and by forge.
+deadlines) in tests/unit/shared/adapters/test_chain_memory_court.py and by forge.
 """
 
 from __future__ import annotations
@@ -165,9 +165,15 @@ async def test_tables_stay_and_their_votes_end_a_grace_after_they_were_supersede
 
 
 async def test_an_epoch_is_not_rolled_before_its_time(network: Chain) -> None:
-    await refused(network.roll(), "EpochNotOver", await network.reader.rollable_at())
+    rollable_at = await network.epochs.rollable_at()
+    assert rollable_at == await network.reader.rollable_at()
+    assert rollable_at == pytest.approx(await network.reader.chain_time() + 100, abs=3)
+    await refused(network.epochs.roll(), "EpochNotOver", rollable_at)
+    await refused(network.roll(), "EpochNotOver", rollable_at)
     await network.warp(100)
-    assert await network.roll() == 2
+    await network.confirmed(network.epochs.roll())
+    assert await network.reader.current_epoch() == 2
+    assert await network.epochs.power_unit() == POWER_UNIT
 
 
 async def test_an_exit_lets_the_next_roll_come_at_once_and_shortens_no_grace(network: Chain) -> None:
