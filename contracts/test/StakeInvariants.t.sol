@@ -220,7 +220,8 @@ contract StakeInvariantsTest is Base {
         _requireTheListIsWhoHasNotWithdrawn();
     }
 
-    /// @dev What an invariant does to the state is forgotten afterwards.
+    /// @dev What an invariant does to the state is forgotten afterwards. Fewer runs: it comes after every step.
+    /// forge-config: default.invariant.runs = 8
     function invariant_EverybodyCanLeaveWithWhatIsTheirs() public {
         motion.everybodyLeaves();
         (uint256 balance, uint256 total, uint256 count) = motion.held();
