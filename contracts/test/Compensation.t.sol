@@ -6,6 +6,7 @@ import {ERC20} from "@openzeppelin/contracts/token/ERC20/ERC20.sol";
 import {IAttestationCenter} from "../src/interfaces/IAttestationCenter.sol";
 import {IOperatorRegistry} from "../src/interfaces/IOperatorRegistry.sol";
 import {ISlashingCourt} from "../src/interfaces/ISlashingCourt.sol";
+import {Cids} from "../src/libraries/Cids.sol";
 import {Currency} from "../src/libraries/Currency.sol";
 import {CourtNetwork} from "./CourtNetwork.sol";
 
@@ -167,6 +168,23 @@ contract CompensationTest is CourtNetwork {
         court.executeSlash(rejected);
         assertEq(court.owedTo(requester), FEE, "once");
         assertEq(court.owedTo(vault), 1.9 ether - FEE, "the rest");
+    }
+
+    /// Protocol §9: who harms nobody but itself is paid back. It also leaves nothing for a slash that comes later.
+    function test_executeSlash_PaysBackWhoIsItsOwnRequester() public {
+        IAttestationCenter.TaskRequest memory made = request(1, PERFORMER_STAKE);
+        made.requester = performer;
+        bytes memory proof =
+            bytes.concat('{"modelHash":"0x', "0000000000000000000000000000000000000000000000000000000000000000", '"}');
+        IAttestationCenter.TaskInfo memory info = makeInfo(center.taskRequestHash(made), PERFORMER_ID, 1);
+        info.proofOfTask = string(Cids.ofRawBlock(sha256(proof)));
+        bytes32 own = court.reportTampering(info, ecdsaSignature(PERFORMER_ID, center.taskInfoHash(info)), proof, 1);
+        court.nameHarmed(own, made);
+        bytes32 others = reject("somebody else's");
+        vm.warp(block.timestamp + DISPUTE_WINDOW);
+        court.executeSlash(own);
+        assertEq(court.pay(performer), PERFORMER_STAKE, "its own");
+        assertEq(court.executeSlash(others), 0, "nothing is left");
     }
 
     function testFuzz_executeSlash_NoWeiIsLostOrMade(uint256 fee, uint96 added) public {
