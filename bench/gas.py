@@ -247,7 +247,7 @@ async def _measure_slashing(bench: Bench) -> list[Row]:
     task = bench.paid_task(7, third, Verdict.INVALID)
     gas = await bench.settlement.confirm(await bench.settlement.submit_task(task.certificate), CONFIRM_SECONDS)
     performer, task_id = bench.performer.address, task.certificate.task_info.task_id
-    slash_id = slash_id_of(bench.deployment, Offence.REJECTED_TASK, task_id, performer)
+    slash_id = slash_id_of(Offence.REJECTED_TASK, task_id, performer)
     court = EvmCourt(bench.sender, bench.deployment)
     named = await bench.settlement.confirm(await court.name_harmed(slash_id, task.request), CONFIRM_SECONDS)
     await asyncio.sleep(DISPUTE_SECONDS + 1)  # the chain's clock is this machine's
