@@ -861,6 +861,21 @@ async def test_tasks_of_a_batch_are_paid_with_their_paths(paying: Chain) -> None
     assert await balance(paying) == Deposit(0)
 
 
+async def test_a_definition_that_settles_singly_is_not_paid_within_a_batch(chain: Chain) -> None:
+    await chain.populate(EQUAL, replace_terms(PAID, settles_singly=True))
+    request = chain.request(fee=FEE)
+    await deposit(chain, FEE)
+    certificate = chain.certificate(chain.done(request))
+    made, submission = chain.batch_of([certificate])
+    await chain.settle_batch(submission)
+    within = chain.collection(request, certificate, made)
+    await refused(chain.escrow.collect([within]), "NotSettled", certificate.task_info.task_id)
+
+    await chain.settle(certificate)
+    await chain.confirmed(chain.escrow.collect([chain.collection(request, certificate)]))
+    assert await chain.escrow.earned_by(PERFORMER.address) == TO_PERFORMER
+
+
 async def test_collections_that_are_refused(paying: Chain) -> None:
     request = paying.request(fee=FEE)
     await deposit(paying, FEE)
