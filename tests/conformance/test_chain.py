@@ -63,6 +63,7 @@ from tests.chain_support import (
     open_chain,
     sha,
 )
+from tests.chain_walk import ACTS, EXITS, Walk
 
 VALID, INVALID = Verdict.VALID, Verdict.INVALID
 POWER = ETHER // POWER_UNIT
@@ -1106,3 +1107,43 @@ async def test_model_and_contracts_answer_alike(seed: int) -> None:
     real, model = await asyncio.gather(_outcomes("anvil", seed), _outcomes("memory", seed))
     assert real == model
     assert len({name for name, _ in real}) >= 6
+
+
+def _walk(seed: int, count: int) -> list[tuple[str, int]]:
+    """Much money first. Each wait is longer than all windows, so that no step depends on how busy the machine is."""
+    draw = random.Random(seed)
+    steps = [("deposit", 0)] * 4
+    for _ in range(count):
+        kind = draw.choice(["act"] * 12 + ["exit", "roll", "wait"])
+        what = {"act": draw.choice(ACTS), "exit": draw.choice(EXITS)}.get(kind, kind)
+        steps.append((what, 1100 if what == "wait" else draw.randrange(3)))
+    return steps
+
+
+async def _walked(kind: str, seed: int) -> tuple[list[tuple[str, str]], dict[str, object]]:
+    """What became of each step, and what is left at the end."""
+    async with open_chain(kind) as chain:
+        await chain.populate((3 * ETHER, 2 * ETHER, 2 * ETHER), PAID)
+        walk = Walk(chain)
+        outcomes = [(what, await walk.step(what, number)) for what, number in _walk(seed, 60)]
+        at, people = chain.deployment, [PERFORMER, *chain.people]
+        deposited = await balance(chain)
+        table = await chain.reader.operator_table(await chain.reader.current_epoch())
+        left = {
+            "balances": [await chain.balance_of(account) for account in (at.registry, at.escrow, at.court, VAULT)],
+            "stakes": [await chain.reader.stake_of(person.address) for person in people],
+            "owed": [await chain.reader.owed_to(account) for account in (VAULT, REQUESTER.address)],
+            "deposit": (deposited.balance, deposited.refunding),
+            "earned": [await chain.escrow.earned_by(p.address) for p in (PERFORMER, OWNER, AGGREGATOR)],
+            "operators": [(o.address, o.is_active, o.withdrawable_at > 0) for o in await chain.reader.operators()],
+            "table": table and table.entries,
+        }
+        return outcomes, left
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+async def test_money_and_power_go_the_same_ways_in_model_and_contracts(seed: int) -> None:
+    real, model = await asyncio.gather(_walked("anvil", seed), _walked("memory", seed))
+    assert real[0] == model[0]
+    assert real[1] == model[1]
+    assert len({what for what, outcome in real[0] if outcome == "done"}) >= 8
