@@ -26,7 +26,7 @@ from shared.types import Address, Cid, Digest, Role, TaskCertificate, TaskInfo, 
 ETHER = 10**18
 FUNDS_WEI = 1_000 * ETHER
 SIZES = (4, 10, 34, 100)
-BATCHES = (16, 128)
+BATCHES = (16, 256)
 PARALLEL = 16
 CONFIRM_SECONDS = 60.0
 POLL_SECONDS = 0.05
@@ -38,11 +38,15 @@ GOALS = {
     "whole single-task settlement, N=4 (tx)": 160_000,
     "whole single-task settlement, N=100 (tx)": 160_000,
     "batch per task, B=16": 9_900,
-    "inclusion proof, B=128 (exec)": 7_900,
+    "batch per task, B=256": 620,
+    "inclusion proof, B=256 (exec)": 7_900,
     "reject certificate, 34 of 100 sign (exec)": 165_000,
     "registration with proof of possession (tx)": 240_000,
     "roll, N=100 (tx)": 275_000,
 }
+FEES = Fees(performer=500, attesters=300, aggregator=100)
+FEE = 1_000
+REQUESTER = "requester"
 
 
 @dataclass(frozen=True)

@@ -140,7 +140,7 @@ class Earnings:
     async def _forget_if_paid(self, task_id: Digest) -> bool:
         request = self._owed[task_id].request
         try:
-            is_paid = await self._escrow.is_paid(request.requester, request.nonce)
+            is_paid = await self._escrow.is_paid(request.requester, self._address, request.nonce)
         except ChainUnavailable:
             return False
         if is_paid:

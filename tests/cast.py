@@ -197,4 +197,15 @@ def peer_key_of(person: Person) -> PeerKey:
 
 def _operator(person: Person, role: Role, stake_wei: int) -> Operator:
     key = person.vote.public_key if role is Role.ATTESTER else b""
-    return Operator(person.address, role, stake_wei, key, peer_key_of(person), "memory", "memory", is_active=True)
+    return Operator(
+        address=person.address,
+        owner=person.address,
+        rewards_receiver=person.address,
+        roles=role,
+        stake_wei=stake_wei,
+        vote_key=key,
+        peer_key=peer_key_of(person),
+        p2p_address="memory",
+        gateway_url="memory",
+        is_active=True,
+    )

@@ -80,8 +80,8 @@ class FaultyChain:
     async def collect(self, tasks: Sequence[Collection]) -> Digest:
         return await self._call("collect", lambda: self.chain.collect(tasks))
 
-    async def is_paid(self, requester: Address, nonce: int) -> bool:
-        return await self._call("is_paid", lambda: self.chain.is_paid(requester, nonce))
+    async def is_paid(self, requester: Address, performer: Address, nonce: int) -> bool:
+        return await self._call("is_paid", lambda: self.chain.is_paid(requester, performer, nonce))
 
     async def earned_by(self, operator: Address) -> int:
         return await self._call("earned_by", lambda: self.chain.earned_by(operator))

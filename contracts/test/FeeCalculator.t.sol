@@ -85,7 +85,7 @@ contract FeeCalculatorTest is EscrowNetwork {
         ITaskEscrow.Collection memory task = _settleWith(address(new RawCalculator(new bytes(96))), 0, true);
         assertEq(_collectCountingFailures(task), 0, "no failure");
         _assertPaid(0, 0, 0);
-        assertTrue(escrow.isPaid(requester, 0), "the nonce is used");
+        assertTrue(escrow.isPaid(requester, performer, 0), "the nonce is used");
     }
 
     function test_calculator_MayAnswerMore() public {

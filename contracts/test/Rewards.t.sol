@@ -323,7 +323,7 @@ contract RewardsTest is EscrowNetwork {
         pay(0, true, EVERYBODY);
         ITaskEscrow.Collection memory task = settleSingly(makeRequest(1), true, EVERYBODY);
         _expectOnePayment(abi.encodeCall(ITaskEscrow.collect, (list(task))), 0);
-        assertTrue(!escrow.isPaid(requester, 1), "not collected from within");
+        assertTrue(!escrow.isPaid(requester, performer, 1), "not collected from within");
     }
 
     function test_claim_PaysAReceiverThatDepositsOnce() public {

@@ -92,8 +92,7 @@ contract VetoTest is CourtNetwork {
         veto(reject("third"));
         changeGuardian(requester);
         bytes32 fourth = reject("fourth");
-        bytes memory usedUp =
-            abi.encodeWithSelector(ISlashingCourt.VetoesUsedUp.selector, uint64(first + VETO_PERIOD));
+        bytes memory usedUp = abi.encodeWithSelector(ISlashingCourt.VetoesUsedUp.selector, uint64(first + VETO_PERIOD));
         vm.expectRevert(usedUp);
         vm.prank(requester);
         court.announceVeto(fourth);

@@ -823,20 +823,20 @@ async def test_a_settled_task_is_paid_once(paying: Chain) -> None:
     request = paying.request(fee=FEE)
     await deposit(paying, FEE + 1)
     task = await settled(paying, request)
-    assert not await paying.escrow.is_paid(REQUESTER.address, 1)
+    assert not await paying.escrow.is_paid(REQUESTER.address, PERFORMER.address, 1)
 
     await paying.confirmed(paying.escrow.collect([task]))
 
-    assert await paying.escrow.is_paid(REQUESTER.address, 1)
-    assert not await paying.escrow.is_paid(REQUESTER.address, 2)
+    assert await paying.escrow.is_paid(REQUESTER.address, PERFORMER.address, 1)
+    assert not await paying.escrow.is_paid(REQUESTER.address, PERFORMER.address, 2)
     assert await paying.escrow.earned_by(PERFORMER.address) == TO_PERFORMER
     assert await paying.escrow.earned_by(OWNER.address) == FEES.aggregator  # who submitted it
     assert await balance(paying) == Deposit(1)
-    await refused(paying.escrow.collect([task]), "AlreadyPaid", text(REQUESTER.address), 1)
+    await refused(paying.escrow.collect([task]), "AlreadyPaid", text(REQUESTER.address), text(PERFORMER.address), 1)
     # Nor by another task of the same nonce.
     await deposit(paying, FEE)
     twin = await settled(paying, paying.request(fee=FEE, parameters="{ }"))
-    await refused(paying.escrow.collect([twin]), "AlreadyPaid", text(REQUESTER.address), 1)
+    await refused(paying.escrow.collect([twin]), "AlreadyPaid", text(REQUESTER.address), text(PERFORMER.address), 1)
     assert await balance(paying) == Deposit(FEE + 1)
 
 
@@ -853,7 +853,7 @@ async def test_tasks_of_a_batch_are_paid_with_their_paths(paying: Chain) -> None
     await paying.settle_batch(submission)
 
     await paying.confirmed(paying.escrow.collect(tasks[:2]))
-    await refused(paying.escrow.collect(tasks[1:]), "AlreadyPaid", text(REQUESTER.address), 1)
+    await refused(paying.escrow.collect(tasks[1:]), "AlreadyPaid", text(REQUESTER.address), text(PERFORMER.address), 1)
     await paying.confirmed(paying.escrow.collect(tasks[2:]))
 
     assert await paying.escrow.earned_by(PERFORMER.address) == 5 * TO_PERFORMER + 10

@@ -32,8 +32,8 @@ class EvmEscrow:
         data = escrow_abi().call_data("collect", [_collection(task) for task in tasks])
         return await self._sender.send(self._escrow, data)
 
-    async def is_paid(self, requester: Address, nonce: int) -> bool:
-        return bool((await self._ask("isPaid", requester, nonce))[0])
+    async def is_paid(self, requester: Address, performer: Address, nonce: int) -> bool:
+        return bool((await self._ask("isPaid", requester, performer, nonce))[0])
 
     async def earned_by(self, operator: Address) -> int:
         return int((await self._ask("earnedBy", operator))[0])

@@ -103,16 +103,7 @@ class MemorySettlement(MemoryConnection):
         def act(state: HubModel, now: int) -> list[Emit]:
             slash_id = state.submit_task(sender, info, details, now)
             emitted: list[Emit] = [
-                lambda block, tx, gas: Settled(
-                    info.task_id,
-                    is_approved,
-                    block,
-                    tx,
-                    gas,
-                    aggregator=sender,
-                    task_info_hash=info_hash,
-                    indices=indices,
-                )
+                lambda block, tx, gas: Settled(info.task_id, is_approved, block, tx, gas, sender, info_hash, indices)
             ]
             return emitted if slash_id is None else [*emitted, slash_queued(state, slash_id)]
 
@@ -222,8 +213,8 @@ class MemoryEscrow(MemoryConnection):
 
         return self._send(act, COLLECT_GAS * len(tasks))
 
-    async def is_paid(self, requester: Address, nonce: int) -> bool:
-        return self._state().escrow.is_paid(requester, nonce)
+    async def is_paid(self, requester: Address, performer: Address, nonce: int) -> bool:
+        return self._state().escrow.is_paid(requester, performer, nonce)
 
     async def earned_by(self, operator: Address) -> int:
         return self._state().escrow.earned_by(operator)

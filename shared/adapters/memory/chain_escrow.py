@@ -39,7 +39,7 @@ class EscrowModel:
     coins: Coins
     center: CenterModel
     deposits: dict[Between, Deposit] = field(default_factory=dict)
-    paid_nonces: set[tuple[Address, int]] = field(default_factory=set)
+    paid_nonces: set[tuple[Address, Address, int]] = field(default_factory=set)
     earned: dict[Address, int] = field(default_factory=dict)
     pools: dict[Voters, int] = field(default_factory=dict)  # all that ever went there
     taken: dict[tuple[Voters, int], int] = field(default_factory=dict)  # by seat
@@ -103,9 +103,10 @@ class EscrowModel:
 
     def _collect(self, task: Collection, terms: TaskTerms) -> None:
         request, task_id = task.request, self.center.domain.task_id(task.request)
-        if self.is_paid(request.requester, request.nonce):
-            raise Reverted("AlreadyPaid", (hex_of(request.requester), request.nonce))
-        self.paid_nonces.add((request.requester, request.nonce))
+        if self.is_paid(request.requester, request.performer, request.nonce):
+            parties = hex_of(request.requester), hex_of(request.performer)
+            raise Reverted("AlreadyPaid", (*parties, request.nonce))
+        self.paid_nonces.add((request.requester, request.performer, request.nonce))
         if not ecdsa.is_signed_by(request.requester, task_id, task.requester_signature):
             raise Reverted("RequesterSignatureMismatch", (hex_of(request.requester), task_id))
         voters = voters_hash_of(task.epoch, terms.attester_set, task.indices)
@@ -162,8 +163,8 @@ class EscrowModel:
     def deposit_of(self, requester: Address, performer: Address) -> Deposit:
         return self.deposits.get((requester, performer), Deposit(0))
 
-    def is_paid(self, requester: Address, nonce: int) -> bool:
-        return (requester, nonce) in self.paid_nonces
+    def is_paid(self, requester: Address, performer: Address, nonce: int) -> bool:
+        return (requester, performer, nonce) in self.paid_nonces
 
     def earned_by(self, operator: Address) -> int:
         return self.earned.get(operator, 0)

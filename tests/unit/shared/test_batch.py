@@ -62,7 +62,7 @@ def many(count: int) -> list[TaskCertificate]:
 # --- what follows from the certificates ------------------------------------------------------------
 def test_a_batch_is_made_of_its_certificates() -> None:
     batch = batch_of(THREE)
-    indices = [b"\x02", b"\x00\x02", b"\x02"]  # the missing of two approvals, the signers of a rejection
+    indices = [b"\x03", b"\x00\x02", b"\x03"]  # the missing of two approvals, the signers of a rejection
     voters = [voters_hash(TABLE, named) for named in indices]
     leaves = [
         leaf(made.task_info.task_id, DOMAIN.task_info_hash(made.task_info), made.verdict is Verdict.VALID, hashed)
@@ -93,7 +93,7 @@ def test_every_part_of_a_certificate_matters() -> None:
     assert swapped.root != honest.root
     other = batch_of([replace(THREE[0], task_info=replace(THREE[0].task_info, data=b"")), *THREE[1:]]).info
     assert other.root != honest.root
-    by_others = batch_of([replace(THREE[0], signers=(0, 1, 2)), *THREE[1:]]).info
+    by_others = batch_of([replace(THREE[0], signers=(0, 1, 3)), *THREE[1:]]).info
     assert by_others.root != honest.root
     resigned = batch_of([replace(THREE[0], signature=bytes(96)), *THREE[1:]]).info
     assert resigned.root == honest.root

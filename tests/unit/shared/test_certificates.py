@@ -68,7 +68,8 @@ def test_an_attester_of_all_power_decides_alone() -> None:
     table = table_of(powers=(0, 0, 1, 0))
     for verdict in (VALID, INVALID):
         assert verdict_on(certificate(None, verdict, (2,)), table) is None
-        assert verdict_on(certificate(None, verdict, (0, 1, 3)), table) == (Reject, "quorum")
+        assert verdict_on(certificate(None, verdict, (0, 1, 3)), table) == (Reject, "signers")
+        assert verdict_on(certificate(None, verdict, (0, 2)), table) == (Reject, "signers")
 
 
 def test_the_largest_table() -> None:
@@ -96,7 +97,7 @@ def test_a_rejecting_minority_cannot_approve() -> None:
 
 def test_nobody_certifies_in_a_table_without_power() -> None:
     for verdict in (VALID, INVALID):
-        assert verdict_on(certificate(None, verdict, EVERYBODY), table_of(powers=(0,) * 4)) == (Reject, "quorum")
+        assert verdict_on(certificate(None, verdict, EVERYBODY), table_of(powers=(0,) * 4)) == (Reject, "signers")
     assert verdict_on(certificate(), OperatorTable(EPOCH, ())) == (Reject, "signers")
 
 
