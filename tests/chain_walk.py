@@ -7,8 +7,8 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
-from shared import batch
 from shared.adapters.memory.chain_court import slash_id_of
+from shared.batch import Batch
 from shared.errors import Reverted
 from shared.types import Digest, Offence, TaskCertificate, TaskInfo, Verdict
 from tests.chain_support import FEES, PERFORMER, REQUESTER, VAULT, Chain
@@ -24,7 +24,7 @@ class Walk:
 
     def __init__(self, network: Chain) -> None:
         self.network = network
-        self._settled: dict[int, tuple[TaskCertificate, batch.Batch | None]] = {}
+        self._settled: dict[int, tuple[TaskCertificate, Batch | None]] = {}
 
     async def step(self, what: str, number: int) -> str:
         """ "done", or the error's name."""

@@ -122,7 +122,7 @@ def test_connections_fail_one_by_one() -> None:
             other.deposit_of(REQUESTER.address, PERFORMER.address),
             other.deposit(REQUESTER.address, PERFORMER.address, 1),
             other.collect([]),
-            other.is_paid(REQUESTER.address, 1),
+            other.is_paid(REQUESTER.address, PERFORMER.address, 1),
             other.earned_by(PERFORMER.address),
             other.verdict_of(certificate.task_info.task_id),
             other.is_batch_settled(Digest(bytes(32))),
