@@ -105,7 +105,7 @@ abstract contract SlashQueue is ISlashingCourt, EIP712 {
         _name(slashId, request);
     }
 
-    /// @dev Address zero, which never signed a request, is owed nothing.
+    /// @dev Address zero never signed a request; what is owed to it would be lost.
     function _name(bytes32 slashId, IAttestationCenter.TaskRequest calldata request) internal {
         if (request.requester == address(0)) revert RequestMismatch(_slashes[slashId].taskId);
         uint96 value = request.fee > type(uint96).max ? type(uint96).max : uint96(request.fee);
