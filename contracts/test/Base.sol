@@ -20,6 +20,8 @@ interface Vm {
     function deal(address account, uint256 balance) external;
     function warp(uint256 timestamp) external;
     function cool(address account) external;
+    function etch(address account, bytes calldata code) external;
+    function setNonce(address account, uint64 nonce) external;
     function mockCall(address callee, bytes calldata data, bytes calldata answer) external;
     function clearMockedCalls() external;
 
@@ -27,6 +29,8 @@ interface Vm {
     function expectRevert(bytes calldata data) external;
     function expectPartialRevert(bytes4 selector) external;
     function expectEmit(address emitter) external;
+    function recordLogs() external;
+    function getRecordedLogs() external returns (Log[] memory);
 
     function snapshotState() external returns (uint256 id);
     function revertToState(uint256 id) external returns (bool done);

@@ -70,11 +70,15 @@ interface ISlashingCourt {
 
     error OnlyCenter(address caller);
     error OnlyGuardian(address caller);
+    /// Coin comes from the operators, as slashes.
+    error OnlyOperators(address caller);
     error AlreadyQueued(bytes32 slashId);
     error NotWaiting(bytes32 slashId, State state);
     error SlashNotDue(bytes32 slashId, uint64 executableAt);
     error VetoPending(bytes32 slashId, uint64 dueAt);
     error NoVeto(bytes32 slashId);
+    /// A slash is vetoed once, even if the veto was overruled.
+    error AlreadyVetoed(bytes32 slashId);
     error VetoNotDue(bytes32 slashId, uint64 dueAt);
     error TooLateForVeto(bytes32 slashId, uint64 executableAt);
     error VetoesUsedUp(uint64 nextAt);
@@ -85,11 +89,15 @@ interface ISlashingCourt {
     error NotAnOutlier(bytes32 taskId);
     error OutliersNotSlashed(uint16 taskDefinitionId);
     error DeadlineNotMissed(bytes32 taskId, uint64 claimableAt);
+    /// Recorded as delivered, or settled.
     error AlreadyDelivered(bytes32 taskId);
+    /// Only a missed deadline is refuted by a verdict.
+    error WrongOffence(bytes32 slashId, Offence offence);
     error DeadlinePassed(bytes32 taskId, uint64 deadline);
     error PerformerSignatureMismatch(address performer);
     /// The bytes are not what the task info's CID names, or name the definition's own model at `offset`.
     error NoTampering(bytes32 taskId);
+    error ProofTooLarge(uint256 size, uint256 maximum);
     error SignaturesLength(uint256 length);
     error NothingOwed(address account);
     error InvalidSetting(string name, uint256 value);

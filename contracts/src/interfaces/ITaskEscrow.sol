@@ -39,9 +39,7 @@ interface ITaskEscrow {
     }
 
     event Deposited(address indexed requester, address indexed performer, uint256 amount);
-    event RefundStarted(
-        address indexed requester, address indexed performer, uint256 amount, uint64 refundableAt
-    );
+    event RefundStarted(address indexed requester, address indexed performer, uint256 amount, uint64 refundableAt);
     event Refunded(address indexed requester, address indexed performer, uint256 amount);
     event TaskPaid(
         bytes32 indexed taskId,
@@ -64,6 +62,7 @@ interface ITaskEscrow {
     /// The request offers less than the definition's fees.
     error FeeTooSmall(bytes32 taskId, uint256 fee, uint256 needed);
     error NotAVoter(uint16 seat);
+    error SeatsLength(uint256 length, uint256 expected);
     error NothingToClaim(address operator);
     /// Too little gas is left to give the fee calculator all that it may use.
     error GasTooLow(uint256 left, uint256 needed);
@@ -86,9 +85,7 @@ interface ITaskEscrow {
 
     /// @notice Pays what an operator earned as performer and aggregator, and its shares of `pools` as the attester in
     /// `seats`, to its rewards receiver. Anyone may.
-    function claim(address operator, Voters[] calldata pools, uint16[] calldata seats)
-        external
-        returns (uint256 amount);
+    function claim(address operator, Voters[] calldata pools, uint16[] calldata seats) external returns (uint256 amount);
 
     // --- reading ---
     function depositOf(address requester, address performer) external view returns (Deposit memory);
@@ -98,10 +95,7 @@ interface ITaskEscrow {
     /// @notice All that ever went to the pool.
     function poolOf(Voters calldata voters) external view returns (uint256);
     /// @notice What the attester in `seat` would get of the pool now, and who that is.
-    function claimableOf(Voters calldata voters, uint16 seat)
-        external
-        view
-        returns (address operator, uint256 amount);
+    function claimableOf(Voters calldata voters, uint16 seat) external view returns (address operator, uint256 amount);
     function center() external view returns (IAttestationCenter);
     function operators() external view returns (IOperatorSource);
     /// @notice What fees are counted in; zero: the chain's own coin.

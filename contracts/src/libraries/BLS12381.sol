@@ -128,6 +128,16 @@ library BLS12381 {
         if (!good) revert PrecompileMissing(address(uint160(G2_ADD)));
     }
 
+    /// @dev Adds the two padded G1 points at `pair`, one behind the other, into `target`. They have to be points.
+    function addG1(uint256 pair, uint256 target) internal view {
+        bool good;
+        assembly ("memory-safe") {
+            good := staticcall(gas(), G1_ADD, pair, 256, target, 128)
+            good := and(good, eq(returndatasize(), 128))
+        }
+        if (!good) revert PrecompileMissing(address(uint160(G1_ADD)));
+    }
+
     /// @dev Writes g2, the generator of G2, padded.
     function storeGenerator(uint256 target) internal pure {
         assembly ("memory-safe") {
