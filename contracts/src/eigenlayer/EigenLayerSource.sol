@@ -337,8 +337,8 @@ contract EigenLayerSource is IEigenLayerSource, Governed {
     /// rolls, and that table settles votes until its grace window is over; a dispute about the last of them takes
     /// `unbondingSeconds` at most.
     function _lookahead(Settings memory settings) private view returns (uint32) {
-        uint256 time = uint256(settings.unbondingSeconds) + settings.tables.epochSeconds()
-            + settings.tables.graceSeconds();
+        uint256 time =
+            uint256(settings.unbondingSeconds) + settings.tables.epochSeconds() + settings.tables.graceSeconds();
         uint256 blocks = (time + settings.blockSeconds - 1) / settings.blockSeconds;
         if (blocks >= settings.allocationManager.DEALLOCATION_DELAY()) {
             revert InvalidSetting("unbondingSeconds", settings.unbondingSeconds);

@@ -273,8 +273,9 @@ contract AllocationManagerStandIn is IAllocationManager {
         allocation.currentMagnitude -= part;
         if (allocation.pendingDiff < 0) {
             // What is on its way out shrinks alike.
-            allocation.pendingDiff +=
-                int128(uint128(Math.ceilDiv(uint256(uint128(-allocation.pendingDiff)) * wad, FULL)));
+            allocation.pendingDiff += int128(
+                uint128(Math.ceilDiv(uint256(uint128(-allocation.pendingDiff)) * wad, FULL))
+            );
         }
         _allocations[operator][key][strategy] = allocation;
         _lost[operator][strategy] += part;
