@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from aggregator.epochs import EpochKeeper
 from aggregator.pool import Counted, Tally, VotePool
 from aggregator.settler import Settler
 from shared import messages
@@ -44,12 +45,13 @@ class Aggregator:
         topics: Topics,
         rules: GossipRules,
         settler: Settler,
+        keeper: EpochKeeper,
         metrics: Metrics | None = None,
     ) -> None:
         self._metrics = metrics or Metrics("aggregator")
         self._domain, self._roster = domain, roster
         self._gossip, self._topics, self._rules = gossip, topics, rules
-        self._settler = settler
+        self._settler, self._keeper = settler, keeper
         self.pool = VotePool()
         self._early: OrderedDict[tuple[Digest, bytes, Verdict], Ballot] = OrderedDict()
         self._certificates: OrderedDict[Digest, CertificateMessage] = OrderedDict()  # by task id
@@ -66,10 +68,18 @@ class Aggregator:
             content=node.content,
             settlement=node.settlement,
             court=node.court,
+            reader=node.reader,
             store=node.store,
             clock=node.clock,
             batch_seconds=node.config.aggregator.batch_seconds,
             max_batch=node.config.aggregator.max_batch,
+        )
+        keeper = EpochKeeper(
+            address=node.signer.address,
+            roster=lambda: node.roster.current,
+            epochs=node.epochs,
+            settlement=node.settlement,
+            clock=node.clock,
         )
         return cls(
             domain=node.domain,
@@ -78,6 +88,7 @@ class Aggregator:
             topics=node.topics,
             rules=node.rules,
             settler=settler,
+            keeper=keeper,
             metrics=node.metrics,
         )
 
@@ -94,6 +105,7 @@ class Aggregator:
                 attend(self._gossip, self._topics.certificate, self._rules.check_certificate, self._on_certificate)
             )
             duties.create_task(self._settler.run())
+            duties.create_task(self._keeper.run())
 
     # (1) gossip checks: done by the validator; what is left is to find the task that a vote belongs to
     async def _on_task(self, received: Received) -> None:
@@ -126,6 +138,8 @@ class Aggregator:
     async def _on_certificate(self, received: Received) -> None:
         message = messages.decode_certificate(received.data)
         if isinstance(message, CertificateMessage):
+            if message.certificate.task_info.task_id not in self._certificates:
+                await self._settler.adopt(message.certificate)
             self._remember(message)
 
     async def _count(self, ballot: Ballot, tally: Tally) -> None:

@@ -11,19 +11,38 @@ from functools import partial
 
 import structlog
 
+from aggregator.elsewhere import SettledElsewhere
 from aggregator.evidence import Accuser
-from aggregator.finality import CONFIRM_SECONDS, RETRY_MAX_SECONDS, RETRY_SECONDS, Finality, patiently
+from aggregator.finality import (
+    CONFIRM_SECONDS,
+    LOOKS_SECONDS,
+    RETRY_MAX_SECONDS,
+    RETRY_SECONDS,
+    Finality,
+    patiently,
+)
 from aggregator.second_round import SecondRound
 from aggregator.slashing import SlashExecutor
+from aggregator.turns import TAKEOVER_SECONDS, place_of
 from shared import messages
 from shared.batch import decode_document, make_batch
 from shared.constants import MAX_BATCH_SIZE
 from shared.digests import Domain
 from shared.errors import ChainUnavailable, Dropped, Ignore, Reverted, TransportError
-from shared.interfaces import Clock, ContentStore, Court, Gossip, Received, Settlement, SignedVote, TaskStore
+from shared.interfaces import (
+    Clock,
+    ContentStore,
+    Court,
+    Gossip,
+    OperatorReader,
+    Received,
+    Settlement,
+    SignedVote,
+    TaskStore,
+)
 from shared.messages import BatchVote, SubmittedMessage, Topics
 from shared.roster import Roster
-from shared.types import Address, Digest, TaskCertificate, TaskRequest, Verdict
+from shared.types import Address, BatchSettled, Digest, Settled, TaskCertificate, TaskRequest, Verdict
 
 log = structlog.get_logger(__name__)
 
@@ -48,6 +67,7 @@ class Settler:
         content: ContentStore,
         settlement: Settlement,
         court: Court,
+        reader: OperatorReader,
         store: TaskStore,
         clock: Clock,
         batch_seconds: float,
@@ -59,11 +79,15 @@ class Settler:
         self._batch_seconds, self._max_batch = batch_seconds, min(max_batch, MAX_BATCH_SIZE)
         self._approved: asyncio.Queue[TaskCertificate] = asyncio.Queue()
         self._rejected: asyncio.Queue[TaskCertificate] = asyncio.Queue()
+        self._standby: asyncio.Queue[tuple[TaskCertificate, int]] = (
+            asyncio.Queue()
+        )  # with this one's place in the order
         self._held: set[Digest] = set()  # tasks that are on the disk here; certified again, they are settled once
         self._batches: dict[Digest, tuple[TaskCertificate, ...]] = {}  # of a former process, by root
         self._settled: dict[Digest, tuple[TaskCertificate, ...]] = {}  # likewise, by task id or root
         self._alone: list[TaskCertificate] = []  # likewise
         self._finality = Finality(settlement=settlement, store=store)
+        self._elsewhere = SettledElsewhere(domain=domain, settlement=settlement, reader=reader, content=content)
         self._slashes = SlashExecutor(court=court, settlement=settlement, store=store, clock=clock)
         self._accuser = Accuser(court=court, settlement=settlement, store=store)
         self._round = SecondRound(domain=domain, roster=roster, gossip=gossip, topics=topics)
@@ -75,6 +99,17 @@ class Settler:
         if certificate.task_info.task_id not in self._held:
             await self._store.put(UNSETTLED, certificate.task_info.task_id, messages.encode_certificate(certificate))
             self._queue(certificate)
+
+    async def adopt(self, certificate: TaskCertificate) -> None:
+        """Another aggregator's, which may be gone before it settles it. Always from behind: it may be settled long
+        since, and only be repeated. Durable before it returns."""
+        task_id = certificate.task_info.task_id
+        if task_id in self._held:
+            return
+        await self._store.put(UNSETTLED, task_id, messages.encode_certificate(certificate))
+        if task_id not in self._held:
+            self._hold((certificate,))
+            self._standby.put_nowait((certificate, self._place(certificate) + 1))
 
     async def remember(self, task_id: Digest, request: TaskRequest) -> None:
         """Whom a slash over this task compensates."""
@@ -113,7 +148,8 @@ class Settler:
                 group.create_task(self._see_through(key, certificates))
             group.create_task(self._settle_rejections())
             group.create_task(self._settle_approvals())
-            group.create_task(self._slashes.run())
+            group.create_task(self._follow())
+            group.create_task(self._stand_by())
             group.create_task(self._accuser.run())
 
     async def on_batch_message(self, received: Received) -> None:
@@ -126,8 +162,48 @@ class Settler:
         if certificate.task_info.task_id in self._held:
             return
         self._hold((certificate,))
-        queue = self._approved if certificate.verdict is Verdict.VALID else self._rejected
-        queue.put_nowait(certificate)
+        place = self._place(certificate)
+        if place == 0:
+            self._settle_soon(certificate)
+        else:
+            self._standby.put_nowait((certificate, place))
+
+    def _place(self, certificate: TaskCertificate) -> int:
+        return place_of(self._address, certificate.task_info.epoch, self._roster().operators)
+
+    def _settle_soon(self, certificate: TaskCertificate) -> None:
+        is_batched = certificate.verdict is Verdict.VALID and not self._settles_singly(certificate)
+        (self._approved if is_batched else self._rejected).put_nowait(certificate)
+
+    def _settles_singly(self, certificate: TaskCertificate) -> bool:
+        """For hooks, which a batch does not call."""
+        definition = self._roster().definitions.get(certificate.task_info.task_definition_id)
+        return definition is not None and definition.terms.settles_singly
+
+    async def _stand_by(self) -> None:
+        while True:
+            self._group.create_task(self._take_over(*await self._standby.get()))
+
+    async def _take_over(self, certificate: TaskCertificate, place: int) -> None:
+        """Settles it if nobody before this one did; forgets it when it stands for good."""
+        await asyncio.sleep(place * TAKEOVER_SECONDS)
+        task_id = certificate.task_info.task_id
+        for seconds in (0.0, *LOOKS_SECONDS):
+            await asyncio.sleep(seconds)
+            if not await patiently(partial(self._elsewhere.holds, task_id)):
+                log.info("settling in another's place", task=task_id.hex()[:8], place=place)
+                self._settle_soon(certificate)
+                return
+        self._held.discard(task_id)
+        await self._forget((certificate,))
+
+    async def _follow(self) -> None:
+        """The chain's events from the beginning, so that neither a slash nor a settlement is missed."""
+        async for event in self._settlement.events(0):
+            if isinstance(event, Settled | BatchSettled):
+                self._group.create_task(self._elsewhere.on_settled(event))
+            else:
+                self._slashes.on_event(event, self._group)
 
     def _hold(self, certificates: tuple[TaskCertificate, ...]) -> None:
         self._held.update(certificate.task_info.task_id for certificate in certificates)

@@ -10,7 +10,7 @@ from aggregator.finality import CONFIRM_SECONDS, LOOKS_SECONDS, RETRY_SECONDS, p
 from shared import messages
 from shared.errors import PoiError, Reverted
 from shared.interfaces import Clock, Court, Settlement, TaskStore
-from shared.types import Digest, SlashCancelled, SlashExecuted, SlashQueued, TaskRequest
+from shared.types import ChainEvent, Digest, SlashCancelled, SlashExecuted, SlashQueued, TaskRequest
 
 log = structlog.get_logger(__name__)
 
@@ -20,7 +20,7 @@ VETO_RETRY_SECONDS = 60.0  # a veto waits for hours, and may be overruled at any
 
 
 class SlashExecutor:
-    """Follows the chain's events from the beginning, so that no slash is forgotten with a process."""
+    """Lives on the chain's events alone, so that no slash is forgotten with a process."""
 
     def __init__(self, *, court: Court, settlement: Settlement, store: TaskStore, clock: Clock) -> None:
         self._court, self._settlement, self._store, self._clock = court, settlement, store, clock
@@ -31,14 +31,12 @@ class SlashExecutor:
         if request.fee:
             await self._store.put(HARMED, task_id, messages.encode_request(request))
 
-    async def run(self) -> None:
-        """Until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            async for event in self._settlement.events(0):
-                if isinstance(event, SlashQueued):
-                    self._on_queued(event, group)
-                elif isinstance(event, SlashExecuted | SlashCancelled):
-                    self._on_done(event)
+    def on_event(self, event: ChainEvent, group: asyncio.TaskGroup) -> None:
+        """To be told of every event from the beginning; what follows from it runs in `group`."""
+        if isinstance(event, SlashQueued):
+            self._on_queued(event, group)
+        elif isinstance(event, SlashExecuted | SlashCancelled):
+            self._on_done(event)
 
     def _on_queued(self, slash: SlashQueued, group: asyncio.TaskGroup) -> None:
         """Again after a reorg, maybe for another time."""

@@ -15,11 +15,11 @@ from shared.adapters import deploy
 from shared.adapters.anvil import Anvil, AnvilSettings
 from shared.adapters.chain_evm import EvmClient, EvmOperatorReader, EvmSettlement, Receipt, Sender
 from shared.adapters.chain_evm.abi import center_abi, registry_abi
-from shared.indices import missing_of, signers_of
 from shared.adapters.signers import LocalIdentitySigner
 from shared.batch import certificate_leaf, make_batch
 from shared.crypto import bls
 from shared.crypto.keystore import NodeKeys
+from shared.indices import missing_of, signers_of
 from shared.interfaces import BatchSubmission
 from shared.types import Address, Cid, Digest, Role, TaskCertificate, TaskInfo, Verdict
 

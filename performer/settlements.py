@@ -7,10 +7,12 @@ import asyncio
 import msgspec
 import structlog
 
+from performer.earnings import Earnings
 from performer.ledger import TaskLedger
+from shared.batch import Batch
 from shared.digests import Domain
 from shared.errors import ChainUnavailable, CodecError, ContentError
-from shared.interfaces import Clock, ContentStore, OperatorReader, Settlement, TaskStore
+from shared.interfaces import Clock, Collection, ContentStore, OperatorReader, Settlement, TaskStore
 from shared.settled_batch import read_settled_batch
 from shared.types import BatchSettled, Digest, Settled, TaskCertificate, Verdict
 from shared.workflow import Event, SettledOnChain
@@ -36,11 +38,12 @@ class SettlementWatch:
         reader: OperatorReader,
         content: ContentStore,
         ledger: TaskLedger,
+        earnings: Earnings,
         store: TaskStore,
         clock: Clock,
     ) -> None:
         self._domain, self._settlement, self._reader, self._content = domain, settlement, reader, content
-        self._ledger, self._store, self._clock = ledger, store, clock
+        self._ledger, self._earnings, self._store, self._clock = ledger, earnings, store, clock
 
     async def run(self) -> None:
         """Until cancelled; goes on where the last run stopped reading."""
@@ -52,6 +55,7 @@ class SettlementWatch:
             async for event in self._settlement.events(max(0, cursor - REREAD_BLOCKS)):
                 if isinstance(event, Settled):
                     await self._settle(event.task_id, self._final(event, event.is_approved, 0))
+                    await self._collect_single(event)
                 elif isinstance(event, BatchSettled):
                     await self._store.put(UNREAD_BATCH, event.batch.root, _encode(event))
                     group.create_task(self._settle_batch(event))
@@ -60,21 +64,59 @@ class SettlementWatch:
                     await self._store.put(CURSOR, CURSOR_KEY, cursor.to_bytes(8, "big"))
 
     async def _settle_batch(self, event: BatchSettled) -> None:
-        for certificate in await self._read_batch(event):
-            is_approved = certificate.verdict is Verdict.VALID
-            await self._settle(certificate.task_info.task_id, self._final(event, is_approved, event.batch.size))
+        batch = await self._read_batch(event)
+        if batch is not None:
+            for certificate in batch.certificates:
+                is_approved = certificate.verdict is Verdict.VALID
+                await self._settle(certificate.task_info.task_id, self._final(event, is_approved, event.batch.size))
+                await self._collect_batched(batch, certificate)
         await self._store.delete(UNREAD_BATCH, event.batch.root)
 
-    async def _read_batch(self, event: BatchSettled) -> tuple[TaskCertificate, ...]:
+    async def _collect_single(self, event: Settled) -> None:
+        task = await self._ledger.find(event.task_id)
+        if task is not None and task.task_info is not None:
+            await self._earnings.earned(
+                task.task_id,
+                Collection(
+                    request=task.request,
+                    requester_signature=task.requester_signature,
+                    info_hash=event.task_info_hash,
+                    is_approved=event.is_approved,
+                    epoch=task.task_info.epoch,
+                    indices=event.indices,
+                    root=Digest(bytes(32)),
+                    aggregator=event.aggregator,
+                    path=(),
+                ),
+            )
+
+    async def _collect_batched(self, batch: Batch, certificate: TaskCertificate) -> None:
+        task = await self._ledger.find(certificate.task_info.task_id)
+        if task is not None:
+            await self._earnings.earned(
+                task.task_id,
+                Collection(
+                    request=task.request,
+                    requester_signature=task.requester_signature,
+                    info_hash=self._domain.task_info_hash(certificate.task_info),
+                    is_approved=certificate.verdict is Verdict.VALID,
+                    epoch=certificate.task_info.epoch,
+                    indices=batch.indices_of(certificate),
+                    root=batch.info.root,
+                    aggregator=batch.info.aggregator,
+                    path=tuple(batch.proof(certificate)),
+                ),
+            )
+
+    async def _read_batch(self, event: BatchSettled) -> Batch | None:
         """What is under the root. Whoever serves it: it must hash to what the chain says."""
         delay = RETRY_SECONDS
         while True:
             try:
-                batch = await read_settled_batch(self._domain, event.batch, self._content, self._reader)
-                return batch.certificates
+                return await read_settled_batch(self._domain, event.batch, self._content, self._reader)
             except CodecError as error:
                 log.error("a settled batch has no readable document", root=event.batch.root.hex(), reason=str(error))
-                return ()
+                return None
             except (ContentError, ChainUnavailable) as error:
                 log.warning("batch document not here yet", root=event.batch.root.hex()[:8], reason=str(error))
                 await asyncio.sleep(delay)

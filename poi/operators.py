@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from shared.adapters import deploy
-from shared.adapters.chain_evm import EvmClient, EvmOperatorReader, Sender
+from shared.adapters.chain_evm import EvmClient, EvmOperatorReader, Sender, discover
 from shared.adapters.signers import LocalIdentitySigner
 from shared.config import Config
 from shared.constants import GWEI
@@ -44,11 +44,11 @@ class Registrar:
         return f"registered 0x{self.keys.address.hex()}; an attester votes from the next epoch on"
 
     async def leave(self) -> str:
-        await deploy.leave(self.sender, self.deployment)
+        await deploy.leave(self.sender, self.deployment, self.keys.address)
         return "left; the stake can be withdrawn when its unbonding is over, and slashed until then"
 
     async def withdraw(self) -> str:
-        await deploy.withdraw(self.sender, self.deployment)
+        await deploy.withdraw(self.sender, self.deployment, self.keys.address)
         return "withdrawn"
 
     async def roll(self) -> str:
@@ -79,11 +79,11 @@ async def _run(config: Config, act: Callable[[Registrar], Awaitable[str]]) -> st
 async def _open(config: Config) -> AsyncIterator[Registrar]:
     keys = keystore.load(config.node.keystore, keystore.read_password(config.node.password_file))
     network = config.network
-    deployment = deploy.Deployment(network.chain_id, network.operator_registry, network.attestation_center, 0)
     max_fee_wei = int(config.aggregator.max_fee_gwei * GWEI)
     async with (
         EvmClient(network.chain_rpc) as client,
         Sender(client, LocalIdentitySigner(keys.operator), network.chain_id, max_fee_wei=max_fee_wei) as sender,
     ):
-        reader = EvmOperatorReader(client, registry=network.operator_registry, center=network.attestation_center)
-        yield Registrar(config, keys, sender, reader, deployment)
+        center, escrow = network.attestation_center, network.task_escrow
+        deployment = await discover(client, network.chain_id, center, escrow)
+        yield Registrar(config, keys, sender, EvmOperatorReader(client, deployment), deployment)

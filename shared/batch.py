@@ -13,7 +13,7 @@ from shared.constants import MAX_BATCH_SIZE
 from shared.content.cid import Codec, decode_cid
 from shared.digests import Domain, leaf
 from shared.errors import CodecError
-from shared.indices import voters_hash
+from shared.indices import indices_of, voters_hash
 from shared.json_forms import certificate_from_json, certificate_to_json
 from shared.merkle import MerkleTree
 from shared.types import Address, BatchInfo, Cid, Digest, OperatorTable, TaskCertificate, TaskInfo, Verdict
@@ -28,7 +28,8 @@ class Batch:
 
     certificates: tuple[TaskCertificate, ...]
     document: bytes
-    voters: tuple[Digest, ...]  # each certificate's voters hash, in their order
+    indices: tuple[bytes, ...]  # who voted, as each certificate's settlement names them, in their order
+    voters: tuple[Digest, ...]  # the hashes of that, likewise
     leaves: tuple[bytes, ...]  # likewise
     tree: MerkleTree
     info: BatchInfo
@@ -36,6 +37,10 @@ class Batch:
     def proof(self, certificate: TaskCertificate) -> list[bytes]:
         """Of the certificate's leaf. Raises ValueError for a certificate that is not in the batch."""
         return self.tree.proof(self.leaves[self.certificates.index(certificate)])
+
+    def indices_of(self, certificate: TaskCertificate) -> bytes:
+        """Raises ValueError for a certificate that is not in the batch."""
+        return self.indices[self.certificates.index(certificate)]
 
     def voters_of(self, certificate: TaskCertificate) -> Digest:
         """Raises ValueError for a certificate that is not in the batch."""
@@ -63,11 +68,13 @@ def make_batch(
     if len({certificate.task_info.task_id for certificate in ordered}) != len(ordered):
         raise ValueError("two certificates of one task")
     document = encode_document(ordered)
-    voters = tuple(voters_hash(each, table_of(each.task_info)) for each in ordered)
+    tables = [table_of(each.task_info) for each in ordered]
+    indices = tuple(indices_of(each, table) for each, table in zip(ordered, tables, strict=True))
+    voters = tuple(voters_hash(table, named) for table, named in zip(tables, indices, strict=True))
     leaves = tuple(certificate_leaf(domain, each, hashed) for each, hashed in zip(ordered, voters, strict=True))
     tree = MerkleTree(leaves)
     info = BatchInfo(tree.root, Digest(hashlib.sha256(document).digest()), len(ordered), epoch, aggregator)
-    return Batch(ordered, document, voters, leaves, tree, info)
+    return Batch(ordered, document, indices, voters, leaves, tree, info)
 
 
 def encode_document(certificates: Sequence[TaskCertificate]) -> bytes:

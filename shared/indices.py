@@ -33,11 +33,10 @@ def indices_of(certificate: TaskCertificate, table: OperatorTable) -> bytes:
     return encode(certificate.signers, table)
 
 
-def voters_hash(certificate: TaskCertificate, table: OperatorTable) -> Digest:
+def voters_hash(table: OperatorTable, indices: bytes) -> Digest:
     """Who voted so, in which table: what the attesters' fee is shared by (protocol §8.1)."""
-    info = certificate.task_info
-    prefix = info.epoch.to_bytes(4, "big") + table.attester_set.to_bytes(4, "big")
-    return Digest(keccak(prefix + indices_of(certificate, table)))
+    prefix = table.epoch.to_bytes(4, "big") + table.attester_set.to_bytes(4, "big")
+    return Digest(keccak(prefix + indices))
 
 
 def _encode(indices: Iterable[int], seats: int) -> bytes:

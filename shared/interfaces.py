@@ -151,6 +151,22 @@ class Settlement(Protocol):
         ...
 
 
+class Epochs(Protocol):
+    """Rolling them (protocol §3). Raises as `Settlement` does."""
+
+    async def power_unit(self) -> int:
+        """Wei of stake that make one unit of voting power."""
+        ...
+
+    async def rollable_at(self) -> int:
+        """Unix seconds of the next roll that the contract takes; not in the future when one is due at once."""
+        ...
+
+    async def roll(self) -> Digest:
+        """The transaction's hash. A large set takes several rolls until the epoch is new."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class SignedVote:
     """A vote as its voter signed it: evidence."""
@@ -198,7 +214,7 @@ class Escrow(Protocol):
 
     async def collect(self, tasks: Sequence[Collection]) -> Digest: ...
 
-    async def is_paid(self, requester: Address, nonce: int) -> bool: ...
+    async def is_paid(self, requester: Address, performer: Address, nonce: int) -> bool: ...
 
     async def earned_by(self, operator: Address) -> int:
         """As performer or aggregator, not claimed yet."""

@@ -188,7 +188,9 @@ class Settled(msgspec.Struct, frozen=True):
     block: int
     tx_hash: Digest
     gas_used: int
-    aggregator: Address = Address(bytes(20))
+    aggregator: Address = Address(bytes(20))  # who submitted it
+    task_info_hash: Digest = Digest(bytes(32))
+    indices: bytes = b""  # of its certificate
 
 
 class BatchSettled(msgspec.Struct, frozen=True):

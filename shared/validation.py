@@ -90,7 +90,7 @@ def _check_form(certificate: TaskCertificate) -> None:
     if len(certificate.signature) != bls.G1_BYTES:
         raise Reject("signature length")
     is_increasing = all(before < after for before, after in pairwise(signers))
-    if not signers or not is_increasing or signers[0] < 0 or signers[-1] >= constants.MAX_ATTESTERS:
+    if not signers or not is_increasing or signers[0] < 0 or signers[-1] >= constants.MAX_SEATS:
         raise Reject("signers")
 
 

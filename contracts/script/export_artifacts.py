@@ -21,7 +21,7 @@ CONTRACTS = Path(__file__).resolve().parents[1]
 REPOSITORY = CONTRACTS.parent
 ARTIFACTS = REPOSITORY / "shared" / "abi"
 TOOLS = REPOSITORY / "tools"
-EXPORTED = ("OperatorRegistry", "AttestationCenter")
+EXPORTED = ("EpochTables", "OperatorRegistry", "AttestationCenter", "TaskEscrow", "SlashingCourt")
 COMPILE_TIMEOUT_SECONDS = 300.0  # 15 s on one quiet core
 
 IMPORT = re.compile(r'^\s*import\s+(?:[^"\';]*\sfrom\s+)?["\']([^"\']+)["\']\s*;', re.MULTILINE)

@@ -365,7 +365,11 @@ contract OperatorRegistry is IOperatorRegistry, Governed, EIP712, ReentrancyGuar
         uint32 page = totals.pages + 1;
         _totals = Totals(totals.stake + uint128(stake), position + 1, page);
         _listed[position] = page;
-        _accounts[operator] = Account(uint96(stake), 0, 0, position, page, registration.roles, false);
+        Account storage account = _accounts[operator];
+        account.stake = uint96(stake);
+        account.position = position;
+        account.page = page;
+        account.roles = registration.roles;
         if (operator != msg.sender) _exceptions[operator].owner = msg.sender;
         emit OperatorRegistered(
             operator,

@@ -39,8 +39,9 @@ contract TaskEscrow is ITaskEscrow, Governed, ReentrancyGuardTransient {
     uint256 public held;
     /// `refunding` is never more than `balance`.
     mapping(address requester => mapping(address performer => Deposit)) private _deposits;
-    /// Bit `nonce % 256` of word `nonce / 256`.
-    mapping(address requester => mapping(uint256 word => uint256 bits)) private _paidNonces;
+    /// Bit `nonce % 256` of word `nonce / 256`. Each performer's own: a requester that signs one nonce for two could
+    /// have the dear task's nonce used up by a cheap one, and take its deposit back.
+    mapping(address requester => mapping(address performer => mapping(uint256 word => uint256 bits))) private _paid;
     mapping(address operator => uint256) private _earned;
     mapping(bytes32 pool => uint256) private _pools;
     /// What each seat took of a pool so far.
@@ -125,7 +126,7 @@ contract TaskEscrow is ITaskEscrow, Governed, ReentrancyGuardTransient {
     /// @dev The settled verdict binds the task id, so the request that was signed; and epoch, set and indices, so the
     /// pool: who collects can choose neither.
     function _collect(Collection calldata task, bytes32 taskId, IAttestationCenter.TaskTerms memory terms) private {
-        _useNonce(task.request.requester, task.request.nonce);
+        _useNonce(task.request.requester, task.request.performer, task.request.nonce);
         _requireSigned(task.request.requester, taskId, task.requesterSignature);
         address aggregator = _requireSettled(task, taskId, terms);
         IAttestationCenter.Fees memory fees = _feesOf(task.request, taskId, terms);
@@ -140,11 +141,11 @@ contract TaskEscrow is ITaskEscrow, Governed, ReentrancyGuardTransient {
         emit TaskPaid(taskId, task.request.requester, toPerformer, fees.attesters, aggregator, fees.aggregator);
     }
 
-    function _useNonce(address requester, uint256 nonce) private {
+    function _useNonce(address requester, address performer, uint256 nonce) private {
         uint256 bit = 1 << (nonce & 0xff);
-        uint256 bits = _paidNonces[requester][nonce >> 8];
-        if (bits & bit != 0) revert AlreadyPaid(requester, nonce);
-        _paidNonces[requester][nonce >> 8] = bits | bit;
+        uint256 bits = _paid[requester][performer][nonce >> 8];
+        if (bits & bit != 0) revert AlreadyPaid(requester, performer, nonce);
+        _paid[requester][performer][nonce >> 8] = bits | bit;
     }
 
     /// @dev By key first, though the requester may have code: an account with a key can take on code at any time
@@ -259,8 +260,8 @@ contract TaskEscrow is ITaskEscrow, Governed, ReentrancyGuardTransient {
     }
 
     /// @inheritdoc ITaskEscrow
-    function isPaid(address requester, uint256 nonce) external view returns (bool) {
-        return _paidNonces[requester][nonce >> 8] >> (nonce & 0xff) & 1 != 0;
+    function isPaid(address requester, address performer, uint256 nonce) external view returns (bool) {
+        return _paid[requester][performer][nonce >> 8] >> (nonce & 0xff) & 1 != 0;
     }
 
     /// @inheritdoc ITaskEscrow

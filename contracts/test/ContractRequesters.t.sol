@@ -19,7 +19,7 @@ contract ContractRequestersTest is EscrowNetwork {
     function test_collect_TakesAContractsSignature() public {
         Wallet wallet = new Wallet(requester);
         collect(_settleFor(address(wallet)));
-        assertTrue(escrow.isPaid(address(wallet), 0), "paid");
+        assertTrue(escrow.isPaid(address(wallet), performer, 0), "paid");
         assertEq(balanceOf(address(wallet), performer), 0, "by the wallet's deposit");
         assertEq(balanceOf(requester, performer), DEPOSIT, "not by its owner's");
     }
@@ -45,7 +45,7 @@ contract ContractRequestersTest is EscrowNetwork {
         // EIP-7702: the account delegates to code that signs nothing.
         vm.etch(requester, type(Refuser).runtimeCode);
         collect(task);
-        assertTrue(escrow.isPaid(requester, 0), "paid");
+        assertTrue(escrow.isPaid(requester, performer, 0), "paid");
     }
 
     function test_collect_RevertsForARequesterThatBurnsItsGas() public {

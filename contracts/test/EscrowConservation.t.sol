@@ -18,6 +18,7 @@ contract EscrowConservationTest is EscrowNetwork {
         return random & 1 == 0 ? PERFORMER_ID : OTHER_PERFORMER_ID;
     }
 
+    /// forge-config: default.fuzz.runs = 64
     function testFuzz_conservation_HeldIsAllThatLiesHere(uint256 seed) public {
         uint256 came = DEPOSIT;
         uint256 went = 0;

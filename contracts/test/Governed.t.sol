@@ -7,7 +7,7 @@ import {Governed} from "../src/Governed.sol";
 import {Base} from "./Base.sol";
 import {RegistryNetwork} from "./RegistryNetwork.sol";
 
-/// @notice The little that can be changed. Branches: tree/{announceChange,makeChange,pause}.tree.
+/// @notice The little that can be changed. Branches: tree/governed.tree.
 contract GovernedTest is Base {
     uint64 private constant DELAY = 2 days;
     uint64 private constant MAX_AGE = 30 days;

@@ -9,7 +9,7 @@ import {IOperatorSource} from "../src/interfaces/IOperatorSource.sol";
 import {Currency} from "../src/libraries/Currency.sol";
 import {RegistryNetwork, TestCourt} from "./RegistryNetwork.sol";
 
-/// @notice The ways that stake goes out. Branches: tree/{leave,withdraw,holdExit,slash}.tree.
+/// @notice The ways that stake goes out. Branches: tree/{leave,withdraw,slashOperator}.tree.
 contract LeavingTest is RegistryNetwork {
     uint256 private constant ID = 1;
     uint256 private constant WAD = 1e18;

@@ -4,7 +4,7 @@ pragma solidity ^0.8.28;
 import {ProfilePage} from "../src/libraries/ProfilePage.sol";
 import {Base} from "./Base.sol";
 
-/// @notice Pages found by number. Branches: tree/profilePage.tree.
+/// @notice Pages found by number. Branches: tree/readOperators.tree.
 contract ProfilePageTest is Base {
     address private constant OPERATOR = address(0x1234567890123456789012345678901234567890);
     bytes32 private constant PEER_KEY = keccak256("peer key");

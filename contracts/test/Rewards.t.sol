@@ -4,6 +4,7 @@ pragma solidity ^0.8.28;
 import {ReentrancyGuardTransient} from "@openzeppelin/contracts/utils/ReentrancyGuardTransient.sol";
 
 import {IAttestationCenter} from "../src/interfaces/IAttestationCenter.sol";
+import {IEpochTables} from "../src/interfaces/IEpochTables.sol";
 import {IQuorumVerifier} from "../src/interfaces/IQuorumVerifier.sol";
 import {ITaskEscrow} from "../src/interfaces/ITaskEscrow.sol";
 import {Currency} from "../src/libraries/Currency.sol";
@@ -134,6 +135,43 @@ contract RewardsTest is EscrowNetwork {
         assertEq(claimShare(attester, voters, 0), _shareOf(TO_ATTESTERS, EVERYBODY, 0), "the old share");
     }
 
+    function _narrowRequest() private returns (IAttestationCenter.TaskRequest memory request) {
+        IEpochTables.AttesterSet memory rules;
+        (rules.minimumPower, rules.maximumPower) = (1100, 1200); // not seat 0; the others count 1103, 1200, 1200
+        IAttestationCenter.TaskTerms memory narrow = terms();
+        narrow.attesterSet = tables.createAttesterSet(rules);
+        request = makeRequest(0);
+        request.taskDefinitionId = addDefinition(narrow);
+    }
+
+    function test_claim_GoesByTheSetsPowers() public {
+        IAttestationCenter.TaskRequest memory request = _narrowRequest();
+        tables.rollSet(epoch, 1);
+        ITaskEscrow.Collection memory task = settleSingly(request, true, EVERYBODY);
+        collect(task);
+        _assertSharedByTheSet(votersOf(task));
+    }
+
+    function test_claim_OfABatchedTaskWaitsForItsSetsTable() public {
+        // Everybody's quorum settles a batch, so nobody needed the set's table until now.
+        IAttestationCenter.TaskRequest[] memory requests = new IAttestationCenter.TaskRequest[](1);
+        requests[0] = _narrowRequest();
+        ITaskEscrow.Collection[] memory tasks = settleBatch(requests, 1, EVERYBODY);
+        escrow.collect(tasks);
+        (ITaskEscrow.Voters[] memory pools, uint16[] memory seats) = one(votersOf(tasks[0]), 1);
+        vm.expectRevert(abi.encodeWithSelector(IQuorumVerifier.SetTableMissing.selector, epoch, 1));
+        escrow.claim(attesterIn(1), pools, seats);
+        tables.rollSet(epoch, 1);
+        _assertSharedByTheSet(pools[0]);
+    }
+
+    function _assertSharedByTheSet(ITaskEscrow.Voters memory voters) private {
+        _expectNotAVoter(attesterIn(0), voters, 0);
+        assertEq(claimShare(attesterIn(1), voters, 1), TO_ATTESTERS * 1103 / 3503, "seat 1");
+        assertEq(claimShare(attesterIn(2), voters, 2), TO_ATTESTERS * 1200 / 3503, "seat 2, capped");
+        assertEq(claimShare(attesterIn(3), voters, 3), TO_ATTESTERS * 1200 / 3503, "seat 3, capped");
+    }
+
     // --- claim: to whom ----------------------------------------------------------------------------------------------
 
     function test_claim_GoesToTheRewardsReceiver() public {
@@ -182,9 +220,12 @@ contract RewardsTest is EscrowNetwork {
 
     function test_claim_RevertsForASeatThatIsNone() public {
         ITaskEscrow.Voters memory voters = pay(0, true, EVERYBODY);
-        (ITaskEscrow.Voters[] memory pools, uint16[] memory seats) = one(voters, 4);
-        vm.expectRevert();
+        (ITaskEscrow.Voters[] memory pools, uint16[] memory seats) = one(voters, uint16(ATTESTERS));
+        bytes memory refusal = abi.encodeWithSelector(IQuorumVerifier.IndexOutOfRange.selector, 0, ATTESTERS, ATTESTERS);
+        vm.expectRevert(refusal);
         escrow.claim(address(0), pools, seats);
+        vm.expectRevert(refusal);
+        escrow.claimableOf(voters, uint16(ATTESTERS));
     }
 
     function test_claim_RevertsForVotersThatCannotBe() public {
@@ -282,7 +323,7 @@ contract RewardsTest is EscrowNetwork {
         pay(0, true, EVERYBODY);
         ITaskEscrow.Collection memory task = settleSingly(makeRequest(1), true, EVERYBODY);
         _expectOnePayment(abi.encodeCall(ITaskEscrow.collect, (list(task))), 0);
-        assertTrue(!escrow.isPaid(requester, 1), "not collected from within");
+        assertTrue(!escrow.isPaid(requester, performer, 1), "not collected from within");
     }
 
     function test_claim_PaysAReceiverThatDepositsOnce() public {

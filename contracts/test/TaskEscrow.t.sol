@@ -69,12 +69,12 @@ contract TaskEscrowTest is EscrowNetwork {
         ITaskEscrow.Collection memory task = settleSingly(makeRequest(0), true, 7);
         uint256 rest = FEE - TO_ATTESTERS - TO_AGGREGATOR;
         bytes32 taskId = center.taskRequestHash(task.request);
-        assertTrue(!escrow.isPaid(requester, 0), "not paid yet");
+        assertTrue(!escrow.isPaid(requester, performer, 0), "not paid yet");
         vm.expectEmit(address(escrow));
         emit ITaskEscrow.TaskPaid(taskId, requester, rest, TO_ATTESTERS, aggregator, TO_AGGREGATOR);
         vm.prank(ANYBODY);
         collect(task);
-        assertTrue(escrow.isPaid(requester, 0), "paid");
+        assertTrue(escrow.isPaid(requester, performer, 0), "paid");
         assertEq(escrow.poolOf(votersOf(task)), TO_ATTESTERS, "pool");
         _assertPaid(FEE, rest, TO_ATTESTERS, TO_AGGREGATOR);
     }
@@ -174,7 +174,7 @@ contract TaskEscrowTest is EscrowNetwork {
         vm.expectEmit(address(escrow));
         emit ITaskEscrow.TaskPaid(center.taskRequestHash(request), requester, 0, 0, aggregator, 0);
         collect(task);
-        assertTrue(escrow.isPaid(requester, 0), "nonce");
+        assertTrue(escrow.isPaid(requester, performer, 0), "nonce");
         _assertPaid(0, 0, 0, 0);
     }
 
@@ -205,7 +205,7 @@ contract TaskEscrowTest is EscrowNetwork {
     // --- collect: once -----------------------------------------------------------------------------------------------
 
     function _alreadyPaid(uint256 nonce) private view returns (bytes memory) {
-        return abi.encodeWithSelector(ITaskEscrow.AlreadyPaid.selector, requester, nonce);
+        return abi.encodeWithSelector(ITaskEscrow.AlreadyPaid.selector, requester, performer, nonce);
     }
 
     function test_collect_PaysATaskOnce() public {
@@ -221,7 +221,7 @@ contract TaskEscrowTest is EscrowNetwork {
         vm.expectRevert(_alreadyPaid(0));
         escrow.collect(tasks);
         _assertPaid(0, 0, 0, 0);
-        assertTrue(!escrow.isPaid(requester, 0), "all or nothing");
+        assertTrue(!escrow.isPaid(requester, performer, 0), "all or nothing");
     }
 
     function test_collect_PaysATaskOnceThatSettledTwice() public {
@@ -236,7 +236,7 @@ contract TaskEscrowTest is EscrowNetwork {
         assertEq(balanceOf(requester, performer), DEPOSIT - 2 * FEE, "two tasks, three times settled");
     }
 
-    function test_collect_OneNonceOfARequesterPaysOnce() public {
+    function test_collect_OneNonceOfARequesterPaysAPerformerOnce() public {
         IAttestationCenter.TaskRequest memory first = makeRequest(0);
         IAttestationCenter.TaskRequest memory second = makeRequest(0);
         second.inputCid = "another";
@@ -245,13 +245,23 @@ contract TaskEscrowTest is EscrowNetwork {
         expectRefusal(task, _alreadyPaid(0));
     }
 
+    function test_collect_OneNonceForTwoPerformersPaysBoth() public {
+        // Or a cheap task would use up the nonce of a dear one, whose deposit would go back.
+        IAttestationCenter.TaskRequest memory other = makeRequest(REQUESTER_ID, 0, OTHER_PERFORMER_ID, FEE);
+        give(other.performer, FEE);
+        collect(settleSingly(other, true, EVERYBODY));
+        assertTrue(!escrow.isPaid(requester, performer, 0), "not the other's");
+        collect(settleSingly(makeRequest(0), true, EVERYBODY));
+        assertEq(escrow.earnedBy(performer), FEE - TO_ATTESTERS - TO_AGGREGATOR, "paid too");
+    }
+
     function testFuzz_collect_NoncesAreIndependent(uint256 first, uint256 second) public {
         if (second % 4 == 0) second = first ^ 1 << second / 4 % 256; // near ones share a word
         if (first == second) return;
         pay(first, true, EVERYBODY);
-        assertTrue(escrow.isPaid(requester, first), "paid");
-        assertTrue(!escrow.isPaid(requester, second), "not paid");
-        assertTrue(!escrow.isPaid(performer, first), "nor another requester's");
+        assertTrue(escrow.isPaid(requester, performer, first), "paid");
+        assertTrue(!escrow.isPaid(requester, performer, second), "not paid");
+        assertTrue(!escrow.isPaid(aggregator, performer, first), "nor another requester's");
         pay(second, true, EVERYBODY);
         assertEq(balanceOf(requester, performer), DEPOSIT - 2 * FEE, "both");
     }
@@ -435,6 +445,6 @@ contract TaskEscrowTest is EscrowNetwork {
         requests[0].taskDefinitionId = addDefinition(single);
         expectNotSettled(settleBatch(requests, 1, EVERYBODY)[0]);
         collect(settleSingly(requests[0], true, EVERYBODY));
-        assertTrue(escrow.isPaid(requester, 0), "by itself");
+        assertTrue(escrow.isPaid(requester, performer, 0), "by itself");
     }
 }

@@ -75,7 +75,7 @@ async def open_network(
             await asyncio.sleep(0)  # starting blocks while the server imports: let Ctrl-C in between
         await _wait_until_ready(supervisor, members, len(definitions))
         say(f"{len(members)} nodes up, models fetched by CID and loaded")
-        reader = EvmOperatorReader(client, registry=deployment.registry, center=deployment.center)
+        reader = EvmOperatorReader(client, deployment)
         content = await stack.enter_async_context(
             EmbeddedContentStore(
                 root=folder / "reader",
@@ -89,7 +89,7 @@ async def open_network(
             chain_url=anvil.url,
             definitions=definitions,
             reader=reader,
-            events=EventReader(client, deployment.center, poll_seconds=POLL_SECONDS),
+            events=EventReader(client, deployment, poll_seconds=POLL_SECONDS),
             content=content,
             supervisor=supervisor,
         )

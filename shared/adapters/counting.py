@@ -55,9 +55,6 @@ class CountingSettlement:
     async def submit_batch(self, batch: BatchSubmission) -> Digest:
         return self._sent(await self._settlement.submit_batch(batch))
 
-    async def execute_slash(self, task_id: Digest) -> Digest:
-        return self._sent(await self._settlement.execute_slash(task_id))
-
     async def verdict_of(self, task_id: Digest) -> Verdict | None:
         return await self._settlement.verdict_of(task_id)
 

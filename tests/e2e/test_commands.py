@@ -29,7 +29,7 @@ def poi(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 def reader_of(client: EvmClient, settings: Config) -> EvmOperatorReader:
     network = settings.network
-    return EvmOperatorReader(client, registry=network.operator_registry, center=network.attestation_center)
+    return EvmOperatorReader(client, registry=network.task_escrow, center=network.attestation_center)
 
 
 async def test_deploy_writes_settings_that_every_container_can_start_from(tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def write_settings(folder: Path, chain_rpc: str, network: Config) -> Path:
 chain_rpc = "{chain_rpc}"
 chain_id = {network.network.chain_id}
 attestation_center = "0x{network.network.attestation_center.hex()}"
-operator_registry = "0x{network.network.operator_registry.hex()}"
+task_escrow = "0x{network.network.task_escrow.hex()}"
 [http]
 public_url = "http://198.51.100.7:8700"
 """

@@ -243,6 +243,6 @@ class SimNode:
             chain_rpc="http://chain",
             chain_id=deployment.chain_id,
             attestation_center=deployment.center,
-            operator_registry=deployment.registry,
+            task_escrow=deployment.escrow,
         )
         return Config(network=network, aggregator=AggregatorConfig(batch_seconds=self._world.batch_seconds))

@@ -36,7 +36,9 @@ def test_the_constants_hold_together() -> None:
     limits = [getattr(constants, name) for name in dir(constants) if re.fullmatch(r"MAX_\w+MESSAGE_BYTES", name)]
     assert len(limits) == 4
     assert max(limits) <= constants.MAX_MESSAGE_BYTES < 1 << 20
-    assert constants.MAX_ATTESTERS * bls.G2_BYTES <= 24_576 - 1 < (constants.MAX_ATTESTERS + 1) * bls.G2_BYTES
+    seats_a_page, record = 104, bls.G2_BYTES + 2 * 20
+    assert 10 * seats_a_page == constants.MAX_SEATS
+    assert seats_a_page * record <= 24_576 - 1
     assert constants.MAX_PARAMETERS_BYTES + constants.MAX_DATA_BYTES < constants.MAX_TASK_MESSAGE_BYTES
     assert constants.BATCH_VOTE_SECONDS < constants.MAX_DEADLINE_SECONDS
 

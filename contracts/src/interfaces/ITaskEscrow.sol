@@ -7,7 +7,8 @@ import {IOperatorSource} from "./IOperatorSource.sol";
 /// @title Fees: from the requester's deposit to those who did the work
 /// @notice A deposit is for one performer, so that this performer alone can count what is still free of it: no other
 /// can be promised the same coin. A fee moves when a settled verdict and the requester's own signature on the request
-/// are shown, once for each of the requester's nonces. An approved task pays performer, attesters and aggregator; a
+/// are shown, once for each nonce that a requester used
+/// with a performer. An approved task pays performer, attesters and aggregator; a
 /// rejected one pays attesters and aggregator for their work, and the performer nothing.
 ///
 /// The attesters' share of a task goes to the **pool** of exactly those who voted so, and is theirs by power.
@@ -57,7 +58,7 @@ interface ITaskEscrow {
     error DepositTooSmall(address requester, address performer, uint256 balance, uint256 needed);
     error NothingToRefund(address requester, address performer);
     error RefundNotDue(uint64 refundableAt);
-    error AlreadyPaid(address requester, uint256 nonce);
+    error AlreadyPaid(address requester, address performer, uint256 nonce);
     error RequesterSignatureMismatch(address requester, bytes32 taskId);
     /// The request offers less than the definition's fees.
     error FeeTooSmall(bytes32 taskId, uint256 fee, uint256 needed);
@@ -89,7 +90,7 @@ interface ITaskEscrow {
 
     // --- reading ---
     function depositOf(address requester, address performer) external view returns (Deposit memory);
-    function isPaid(address requester, uint256 nonce) external view returns (bool);
+    function isPaid(address requester, address performer, uint256 nonce) external view returns (bool);
     /// @notice Earned as performer or aggregator and not claimed yet.
     function earnedBy(address operator) external view returns (uint256);
     /// @notice All that ever went to the pool.

@@ -35,7 +35,7 @@ async def test_a_batch_of_good_certificates_is_signed() -> None:
         good = certificates(world, "a", "b", "c")
         await aggregator.say(proposal(*good))
         vote: BatchVote = (await aggregator.hears(BatchVote))[0]
-        batch = make_batch(world.domain, good, 1, AGGREGATOR.address)
+        batch = make_batch(world.domain, good, 1, AGGREGATOR.address, world.roster.table_of)
         assert (vote.batch, vote.attester) == (batch.info, world.people[1].address)
         digest = world.domain.batch(batch.info)
         assert bls.verify(world.people[1].vote.public_key, digest, vote.signature)

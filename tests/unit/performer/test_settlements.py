@@ -82,7 +82,7 @@ class Books:
 
     def batch(self, *names: str) -> Batch:
         certificates = [self.cast.certificate(self.cast.info(name)) for name in names]
-        return make_batch(self.cast.domain, certificates, 1, AGGREGATOR.address)
+        return make_batch(self.cast.domain, certificates, 1, AGGREGATOR.address, self.cast.roster.table_of)
 
     async def publish(self, batch: Batch) -> None:
         """The aggregator serves the document."""
