@@ -33,6 +33,8 @@ interface Vm {
     function expectRevert(bytes calldata data) external;
     function expectPartialRevert(bytes4 selector) external;
     function expectEmit(address emitter) external;
+    function recordLogs() external;
+    function getRecordedLogs() external returns (Log[] memory);
 
     function snapshotState() external returns (uint256 id);
     function revertToState(uint256 id) external returns (bool done);
