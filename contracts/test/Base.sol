@@ -19,6 +19,7 @@ interface Vm {
     function stopPrank() external;
     function deal(address account, uint256 balance) external;
     function warp(uint256 timestamp) external;
+    function roll(uint256 blockNumber) external;
     function cool(address account) external;
     function etch(address account, bytes calldata code) external;
     function setNonce(address account, uint64 nonce) external;
@@ -32,6 +33,8 @@ interface Vm {
     function expectRevert(bytes calldata data) external;
     function expectPartialRevert(bytes4 selector) external;
     function expectEmit(address emitter) external;
+    function recordLogs() external;
+    function getRecordedLogs() external returns (Log[] memory);
 
     function snapshotState() external returns (uint256 id);
     function revertToState(uint256 id) external returns (bool done);

@@ -54,7 +54,7 @@ def run(scenario: Coroutine[Any, Any, None]) -> None:
     run_virtual(scenario)
 
 
-async def opened(**terms: int) -> ModelChain:
+async def opened(**terms: Any) -> ModelChain:
     """Three attesters on a chain with a block a second."""
     chain = MemoryChain(replace(TERMS, owner=OWNER.address, **terms), block_seconds=1.0, poll_seconds=0.25)
     network = ModelChain.on(chain)
