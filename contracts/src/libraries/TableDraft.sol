@@ -18,9 +18,7 @@ library TableDraft {
     /// @dev A table that has seats, and neither pages, powers, total nor keys.
     function blank(uint256 seats, uint256 minimumOwners) internal pure returns (bytes memory draft) {
         draft = new bytes(OperatorTable.sizeOf(seats, minimumOwners));
-        // Powers are written eight at a time: what the last word has too many must not lie on anything else.
-        BLS12381.allocate(32);
-        uint256 header = seats << 176 | minimumOwners << 160 | OperatorTable.pagesFor(seats) << 152;
+        uint256 header = seats << 176 | minimumOwners << 160;
         assembly ("memory-safe") {
             mstore(add(draft, 224), header)
         }
@@ -31,20 +29,21 @@ library TableDraft {
     }
 
     function setPage(bytes memory draft, uint256 index, address page) internal pure {
+        uint256 position = _pages(draft) + 20 * index;
         assembly ("memory-safe") {
-            let position := add(add(draft, 237), mul(index, 20))
-            // The twelve bytes behind it are the next page's, or powers.
-            mstore(position, or(shl(96, page), and(mload(position), 0xffffffffffffffffffffffff)))
+            mstore(position, or(shl(96, page), shr(160, shl(160, mload(position)))))
         }
     }
 
     function takePages(bytes memory draft, bytes memory other) internal pure {
-        uint256 size = OperatorTable.powersAt(seatsOf(draft)) - OperatorTable.PAGES;
+        uint256 size = 20 * OperatorTable.pagesFor(seatsOf(draft));
+        (uint256 target, uint256 position) = (_pages(draft), _pages(other));
         assembly ("memory-safe") {
-            mcopy(add(draft, 237), add(other, 237), size)
+            mcopy(target, position, size)
         }
     }
 
+    /// @dev Eight powers at a time. Of the last ones, those beyond the seats have to be zero: pages come after them.
     function setPowers(bytes memory draft, uint256 word, uint256 eight) internal pure {
         uint256 position = _powers(draft) + 32 * word;
         assembly ("memory-safe") {
@@ -60,13 +59,13 @@ library TableDraft {
     }
 
     function setOwner(bytes memory draft, uint256 seat, uint256 ordinal) internal pure {
-        uint256 position = _powers(draft) + 4 * seatsOf(draft) + 2 * seat;
+        uint256 position = _pages(draft) + 20 * OperatorTable.pagesFor(seatsOf(draft)) + 2 * seat;
         assembly ("memory-safe") {
             mstore(position, or(shl(240, ordinal), shr(16, shl(16, mload(position)))))
         }
     }
 
-    /// @dev To be called once all powers, and no owners yet, are there.
+    /// @dev To be called once all powers are there; enters the total.
     /// @return total power
     /// @return voters how many seats have power
     function sum(bytes memory draft) internal pure returns (uint64 total, uint256 voters) {
@@ -79,6 +78,8 @@ library TableDraft {
             assembly ("memory-safe") {
                 eight := mload(position)
             }
+            // What comes after the powers does not count.
+            if (end - position < 32) eight &= ~(type(uint256).max >> 8 * (end - position));
             totals += (eight & EVERY_SECOND) + (eight >> 32 & EVERY_SECOND);
             counts += _voters(eight) >> 31;
         }
@@ -93,22 +94,26 @@ library TableDraft {
     /// @dev Whether the same keys are in both aggregates: same seat pages, same seats with power.
     function hasVotersOf(bytes memory draft, bytes memory other) internal pure returns (bool) {
         if (seatsOf(draft) != seatsOf(other)) return false;
-        uint256 size = OperatorTable.powersAt(seatsOf(draft)) - OperatorTable.PAGES;
+        uint256 size = 20 * OperatorTable.pagesFor(seatsOf(draft));
+        (uint256 position, uint256 otherPosition) = (_pages(draft), _pages(other));
         bool isSame;
         assembly ("memory-safe") {
-            isSame := eq(keccak256(add(draft, 237), size), keccak256(add(other, 237), size))
+            isSame := eq(keccak256(position, size), keccak256(otherPosition, size))
         }
-        uint256 position = _powers(draft);
-        uint256 otherPosition = _powers(other);
-        for (uint256 end = position + 4 * seatsOf(draft); isSame && position < end; position += 32) {
+        // The last words go on into the pages, which are the same.
+        uint256 end = position;
+        uint256 distance;
+        unchecked {
+            distance = otherPosition - position;
+        }
+        for (position = _powers(draft); isSame && position < end; position += 32) {
             uint256 eight;
             uint256 otherEight;
             assembly ("memory-safe") {
                 eight := mload(position)
-                otherEight := mload(otherPosition)
+                otherEight := mload(add(position, distance))
             }
             isSame = _voters(eight) == _voters(otherEight);
-            otherPosition += 32;
         }
         return isSame;
     }
@@ -208,9 +213,13 @@ library TableDraft {
     /// @dev Where in memory the powers begin.
     function _powers(bytes memory draft) private pure returns (uint256 position) {
         assembly ("memory-safe") {
-            position := add(draft, 32)
+            position := add(draft, 236)
         }
-        position += OperatorTable.powersAt(seatsOf(draft));
+    }
+
+    /// @dev Where in memory the addresses of seat pages begin.
+    function _pages(bytes memory draft) private pure returns (uint256) {
+        return _powers(draft) + 4 * seatsOf(draft);
     }
 
     /// @dev For each of eight powers its highest bit if it is not zero.
