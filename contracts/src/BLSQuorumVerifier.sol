@@ -19,7 +19,6 @@ abstract contract BLSQuorumVerifier is IQuorumVerifier {
     uint256 private constant HASH = OperatorTable.FRAME + 384;
     uint256 private constant KEY = OperatorTable.FRAME + 512;
     uint256 private constant SCRATCH = OperatorTable.FRAME + BLS12381.PAIRING_INPUT;
-    uint256 private constant PAIR = SCRATCH + BLS12381.HASH_SCRATCH;
 
     /// A chain without EIP-2537 answers its addresses with success and nothing: refuse it before a stake is taken.
     constructor() {
@@ -44,8 +43,7 @@ abstract contract BLSQuorumVerifier is IQuorumVerifier {
         uint256 header = OperatorTable.open(_validTableAt(epoch, attesterSet), indices.length != 0);
 
         // Stored keys are negated: the sum is +key for an approval, −key for a rejection.
-        if (isApproval) OperatorTable.startAtAggregate();
-        else OperatorTable.startAtNobody();
+        if (!isApproval) OperatorTable.startAtNobody();
         if (indices.length != 0) {
             bool isGood;
             (power, isGood) = OperatorTable.addNegatedKeys(header, indices);
@@ -86,9 +84,9 @@ abstract contract BLSQuorumVerifier is IQuorumVerifier {
     {
         uint256 header = OperatorTable.open(_tableAt(epoch, 0), true);
         operator = OperatorTable.startAtSeat(header, seat);
-        BLS12381.hashToG1(first, BLS12381.SIGNATURE_TAG, PAIR, SCRATCH);
-        BLS12381.hashToG1(second, BLS12381.SIGNATURE_TAG, PAIR + BLS12381.PADDED_G1, SCRATCH);
-        BLS12381.addG1(PAIR, HASH);
+        BLS12381.hashToG1(first, BLS12381.SIGNATURE_TAG, OperatorTable.FRAME, SCRATCH);
+        BLS12381.hashToG1(second, BLS12381.SIGNATURE_TAG, OperatorTable.FRAME + BLS12381.PADDED_G1, SCRATCH);
+        BLS12381.addG1(OperatorTable.FRAME, HASH);
         _requireSigned(first, false, signatureSum);
     }
 

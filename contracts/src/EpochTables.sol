@@ -338,8 +338,10 @@ contract EpochTables is IEpochTables, BLSQuorumVerifier, EIP712 {
     /// @inheritdoc BLSQuorumVerifier
     function _validTableAt(uint32 epoch, uint32 set) internal view override returns (address table) {
         uint32 current = _head.epoch;
-        // Mostly this is all: one slot. Epoch 0 has no table.
-        if ((epoch ^ current) | set == 0 && epoch != 0) return _head.table;
+        // Mostly this is all: one slot. (And one comparison: this is the hot path.)
+        if ((epoch ^ current) | set == 0) {
+            if (epoch != 0) return _head.table;
+        }
 
         table = _tableAt(epoch, set);
         uint64 expiredAt = _past[epoch].supersededAt + graceSeconds;

@@ -10,7 +10,7 @@ import {CodePage} from "./CodePage.sol";
 ///
 ///     seat page   104 records of −key 192 | operator 20 | owner 20. Negated, so that "take a missing signer out" is a
 ///                 G2 addition; a join or a rotation writes a new page, a change of power or an exit none
-///     table       aggregate key 192 | total power 8 | seats 2 | minimum owners 2 | powers 4 each
+///     table       aggregate key, padded 256 | total power 8 | seats 2 | minimum owners 2 | powers 4 each
 ///                 | seat pages 20 each | owners 2 each, only if minimum owners > 1
 ///
 /// A table of an attester set points to the same seat pages with powers of its own. Owners are numbers: two seats have
@@ -23,8 +23,8 @@ library OperatorTable {
     uint256 internal constant RECORD_OWNER = 212;
     uint256 internal constant RECORD_OPERATOR = 192;
 
-    uint256 internal constant HEADER = 192;
-    uint256 internal constant POWERS = 204;
+    uint256 internal constant HEADER = 256;
+    uint256 internal constant POWERS = 268;
 
     // --- sizes -------------------------------------------------------------------------------------------------------
 
@@ -62,24 +62,24 @@ library OperatorTable {
 
     // --- working memory of one verification --------------------------------------------------------------------------
 
-    // A frame: the pairing's input, 768 bytes, whose last 256 are the running sum of keys; the operand that is added to
-    // it, padded; the same packed; the table. Once the sum is done, all behind the pairing's input is free to work in.
-    // It lies at a fixed place: every position in it is a constant, which spares a tenth of the loop below.
+    // A frame: the pairing's input, 768 bytes, and the table, of which the aggregate key is the pairing's last 256. There
+    // keys are summed; the one that is added stands before the sum, in what becomes the rest of the pairing's input.
+    // Once the sum is done, all behind the pairing's input is free to work in. The frame lies at a fixed place: every
+    // position in it is a constant, which spares a tenth of the loop below.
     uint256 internal constant FRAME = 256;
-    uint256 private constant SUM = 768;
-    uint256 private constant OPERAND = 1024;
-    uint256 private constant PACKED = 1280;
-    uint256 private constant TABLE = 1472;
-    uint256 private constant TABLE_HEADER = 1664;
-    uint256 private constant TABLE_POWERS = 1676;
-    // While keys are added, what the loop needs and the stack has no room for lies where the pairing's input will.
-    uint256 private constant PAGE = 288;
-    uint256 private constant BASE = 320;
-    uint256 private constant WIDTH = 352;
-    uint256 private constant SHIFT = 384;
+    uint256 private constant PACKED = 256; // a key, packed
+    uint256 private constant WIDTH = 448;
+    uint256 private constant SHIFT = 480;
+    uint256 private constant OPERAND = 512; // the same key, padded
+    uint256 private constant TABLE = 768;
+    uint256 private constant TABLE_HEADER = 1024;
+    uint256 private constant TABLE_POWERS = 1036;
+    // Scratch space: the stack has no room for them.
+    uint256 private constant PAGE = 0;
+    uint256 private constant BASE = 32;
 
     /// A table of one full page and without owners: what is read at once.
-    uint256 private constant ONE_PAGE_TABLE = 640;
+    uint256 private constant ONE_PAGE_TABLE = 704;
 
     /// Memory was taken where the frame lies.
     error FrameTaken(uint256 free);
@@ -106,21 +106,16 @@ library OperatorTable {
 
     function _read(address table, uint256 size) private view {
         assembly ("memory-safe") {
-            mstore(0x40, and(add(size, add(TABLE, 31)), not(31)))
+            mstore(0x40, add(TABLE, and(add(size, 63), not(31))))
         }
         CodePage.read(table, 0, size, TABLE);
     }
 
-    /// @dev Starts the sum of keys at the aggregate of all.
-    function startAtAggregate() internal pure {
-        BLS12381.padG2(TABLE, SUM);
-    }
-
-    /// @dev Starts the sum of keys at infinity: nobody.
+    /// @dev Starts the sum of keys at infinity, nobody, in place of the aggregate of all.
     function startAtNobody() internal pure {
         assembly ("memory-safe") {
             // Beyond the end of calldata there are zeros.
-            calldatacopy(SUM, calldatasize(), 256)
+            calldatacopy(TABLE, calldatasize(), 256)
         }
     }
 
@@ -171,11 +166,10 @@ library OperatorTable {
                     mcopy(add(OPERAND, 80), add(PACKED, 48), 48)
                     mcopy(add(OPERAND, 144), add(PACKED, 96), 48)
                     mcopy(add(OPERAND, 208), add(PACKED, 144), 48)
-                    isGood := and(and(staticcall(gas(), 0x0d, SUM, 512, SUM, 256), sgt(index, previous)), isGood)
+                    isGood := and(and(staticcall(gas(), 0x0d, OPERAND, 512, TABLE, 256), sgt(index, previous)), isGood)
                     previous := index
                     let its := shr(224, mload(add(TABLE_POWERS, shl(2, index))))
-                    // Only if it was good, and has power: what is not good is larger than any power here.
-                    isGood := gt(its, add(isGood, not(0)))
+                    isGood := and(isGood, gt(its, 0))
                     power := add(power, its)
                 }
             }
@@ -256,7 +250,7 @@ library OperatorTable {
     function startAtSeat(uint256 header, uint256 seat) internal view returns (address operator) {
         (address page, uint256 offset) = recordOf(TABLE, header, seat);
         CodePage.read(page, offset, BLS12381.PACKED_G2, PACKED);
-        BLS12381.padG2(PACKED, SUM);
+        BLS12381.padG2(PACKED, TABLE);
         return addressAt(page, offset + RECORD_OPERATOR);
     }
 
