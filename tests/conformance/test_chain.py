@@ -28,6 +28,7 @@ from shared.types import (
     BatchSettled,
     Deposit,
     Digest,
+    Fees,
     Offence,
     Operator,
     PeerKey,
@@ -652,11 +653,21 @@ async def test_a_slash_waits_and_then_moves_the_exact_stake(network: Chain) -> N
 
 
 @pytest.mark.parametrize(
-    ("fee", "compensation"), [(0, 0), (ETHER // 30, ETHER // 30), (ETHER // 10, ETHER // 10), (2**200, ETHER // 10)]
+    ("fee", "price", "compensation"),
+    [
+        (0, ETHER, 0),
+        (ETHER // 30, ETHER, ETHER // 30),
+        (ETHER // 10, ETHER, ETHER // 10),
+        (2**200, ETHER, ETHER // 10),
+        (2**200, ETHER // 40, ETHER // 40),  # an invented fee buys no stake back
+        (2**200, 0, 0),
+    ],
 )
 async def test_who_asked_for_a_rejected_task_is_compensated_up_to_its_fee(
-    network: Chain, fee: int, compensation: int
+    chain: Chain, fee: int, price: int, compensation: int
 ) -> None:
+    network = chain
+    await network.populate(EQUAL, replace_terms(FREE, fees=Fees(performer=price - price // 4, attesters=price // 4)))
     request = network.request(fee=fee)
     slash_id = await reject(network, network.done(request))
     another = network.request(nonce=2, fee=fee)
