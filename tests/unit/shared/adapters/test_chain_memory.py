@@ -327,7 +327,7 @@ def test_a_walk_that_does_everything_moves_money_everywhere() -> None:
         to_performer = FEE - FEES.attesters - FEES.aggregator
         assert hub.escrow.earned_by(PERFORMER.address) == 2 * to_performer
         paid_back = 4 * FEE - 2 * FEE - FEES.attesters - FEES.aggregator
-        assert hub.coins.of(REQUESTER.address) == FEE + paid_back
+        assert hub.coins.of(REQUESTER.address) == FEES.total + paid_back
         assert hub.escrow.earned_by(OWNER.address) == 2 * FEES.aggregator
         assert hub.escrow.earned_by(AGGREGATOR.address) == FEES.aggregator
 
