@@ -25,6 +25,7 @@ from shared.types import Address, Cid, Digest, Fees, Role, TaskTerms
 
 ETHER = 10**18
 STAKE_WEI = 32 * ETHER
+POWER_UNIT_WEI = ETHER // 1000
 FUNDS_WEI = 1_000 * ETHER
 UNBONDING_SECONDS = 60
 EPOCH_SECONDS = 3600
@@ -103,6 +104,7 @@ async def deploy_network(
     terms = deploy.NetworkTerms(
         vault=DEPLOYER.address,
         minimum_stake_wei=ETHER,
+        power_unit_wei=POWER_UNIT_WEI,
         unbonding_seconds=UNBONDING_SECONDS,
         epoch_seconds=EPOCH_SECONDS,
         longest_dispute_seconds=dispute_seconds,

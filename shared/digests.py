@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from eth_abi.abi import encode
 from eth_utils.crypto import keccak
 
-from shared.types import Address, BatchInfo, Digest, TaskInfo, TaskRequest, Verdict
+from shared.types import Address, BatchInfo, Digest, Offence, TaskInfo, TaskRequest, Verdict
 
 NAME = "ProofOfInference"
 VERSION = "1"
@@ -126,3 +126,8 @@ def leaf(task_id: Digest, task_info_hash: Digest, is_approved: bool, voters_hash
     `voters_hash` is that of `shared.indices`."""
     values = (task_id, task_info_hash, is_approved, voters_hash)
     return keccak(keccak(encode(["bytes32", "bytes32", "bool", "bytes32"], values)))
+
+
+def slash_id_of(offence: Offence, task_id: Digest, operator: Address) -> Digest:
+    """An operator answers once for each kind of offence on a task; `SlashingCourt.slashIdOf`."""
+    return Digest(keccak(encode(["uint8", "bytes32", "address"], (int(offence), task_id, operator))))

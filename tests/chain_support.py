@@ -11,16 +11,24 @@ from pathlib import Path
 
 import msgspec
 
-from shared import batch
 from shared.adapters import deploy
 from shared.adapters.anvil import Anvil, AnvilSettings
-from shared.adapters.chain_evm import EvmClient, EvmCourt, EvmEscrow, EvmOperatorReader, EvmSettlement, Sender
+from shared.adapters.chain_evm import (
+    EvmClient,
+    EvmCourt,
+    EvmEpochs,
+    EvmEscrow,
+    EvmOperatorReader,
+    EvmSettlement,
+    Sender,
+)
 from shared.adapters.chain_evm.abi import court_abi, escrow_abi
 from shared.adapters.chain_evm.wire import quantity, tohex
 from shared.adapters.memory.chain import MemoryChain
 from shared.adapters.memory.chain_escrow import Voters
 from shared.adapters.signers import LocalIdentitySigner
 from shared.adapters.terms import Deployment, NetworkTerms, Registration
+from shared.batch import Batch, make_batch
 from shared.crypto import bls, ecdsa
 from shared.indices import indices_of
 from shared.interfaces import BatchSubmission, Collection, SignedVote
@@ -116,8 +124,8 @@ def attesters(count: int) -> list[Person]:
 
 @dataclass
 class Chain:
-    """One network on one chain. `reader`, `settlement`, `court` and `escrow` are what is tested; the last three send as
-    OWNER."""
+    """One network on one chain. What is tested: `reader`, and what sends as OWNER: `settlement`, `court`, `escrow` and
+    `epochs`."""
 
     kind: str
     deployment: Deployment
@@ -125,6 +133,7 @@ class Chain:
     settlement: EvmSettlement | MemoryChain
     court: EvmCourt | MemoryChain
     escrow: EvmEscrow | MemoryChain
+    epochs: EvmEpochs | MemoryChain
     people: list[Person] = field(default_factory=list)  # the attesters, in order of seats
     tables: dict[int, OperatorTable] = field(default_factory=dict)  # as they were rolled
 
@@ -231,21 +240,19 @@ class Chain:
 
     def batch(
         self, names: Sequence[str], signers: Sequence[int] | None = None, epoch: int = 1
-    ) -> tuple[batch.Batch, BatchSubmission]:
+    ) -> tuple[Batch, BatchSubmission]:
         """Of one approval for each name."""
         return self.batch_of([self.certificate(self.info(name)) for name in names], signers, epoch)
 
     def batch_of(
         self, certificates: Sequence[TaskCertificate], signers: Sequence[int] | None = None, epoch: int = 1
-    ) -> tuple[batch.Batch, BatchSubmission]:
+    ) -> tuple[Batch, BatchSubmission]:
         chosen = tuple(range(len(self.people)) if signers is None else signers)
         domain, sender = self.deployment.domain, AGGREGATOR.address
-        made = batch.make_batch(domain, certificates, epoch, sender, lambda info: self.tables[info.epoch])
+        made = make_batch(domain, certificates, epoch, sender, lambda info: self.tables[info.epoch])
         return made, BatchSubmission(made.info, chosen, self.signed(domain.batch(made.info), chosen))
 
-    def collection(
-        self, request: TaskRequest, certificate: TaskCertificate, within: batch.Batch | None = None
-    ) -> Collection:
+    def collection(self, request: TaskRequest, certificate: TaskCertificate, within: Batch | None = None) -> Collection:
         """Of a task that OWNER settled by itself, or that settled within a batch."""
         domain, info = self.deployment.domain, certificate.task_info
         return Collection(
@@ -359,7 +366,7 @@ class ModelChain(Chain):
     def on(cls, chain: MemoryChain) -> ModelChain:
         """As OWNER."""
         by = chain.connect(OWNER.address)
-        return cls("memory", by.deployment, by, by, by, by, chain=by)
+        return cls("memory", by.deployment, by, by, by, by, by, chain=by)
 
     async def register(self, person: Person, registration: Registration) -> None:
         await self.chain.register(person.address, registration)
@@ -422,14 +429,14 @@ async def open_chain(kind: str, terms: NetworkTerms = TERMS, *, state_file: Path
         deployment = await deploy.deploy(sender, terms)
         reader = EvmOperatorReader(client, deployment)
         settlement = EvmSettlement(sender, reader, deployment, poll_seconds=POLL_SECONDS)
-        court, escrow = EvmCourt(sender, deployment), EvmEscrow(sender, deployment)
         yield AnvilChain(
             kind,
             deployment,
             reader,
             settlement,
-            court,
-            escrow,
+            EvmCourt(sender, deployment),
+            EvmEscrow(sender, deployment),
+            EvmEpochs(sender, deployment),
             anvil=anvil,
             client=client,
             sender=sender,

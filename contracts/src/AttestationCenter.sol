@@ -220,9 +220,9 @@ contract AttestationCenter is TaskDefinitions, EIP712 {
             details.indices
         );
         if (gasleft() < GAS_BEFORE_HOOK) revert GasTooLow(gasleft(), GAS_BEFORE_HOOK);
+        // No answer is copied: a long one would be paid by whoever submits.
         bool isDone;
         assembly ("memory-safe") {
-            // No answer is copied: a long one would be paid by whoever submits.
             isDone := call(HOOK_GAS, hook, 0, add(message, 32), mload(message), 0, 0)
         }
         if (!isDone) emit HookFailed(info.taskId, hook, isBefore);

@@ -128,10 +128,10 @@ abstract contract TaskDefinitions is IAttestationCenter, Governed {
 
     /// @inheritdoc Governed
     function _isAllowed(bytes32 name, uint256 subject, uint256 value) internal view override returns (bool) {
-        bool isAddress = name == HOOK || name == FEE_CALCULATOR;
-        if (!isAddress && name != FEES) revert UnknownChange(name);
+        bool isFees = name == FEES;
+        if (!isFees && name != HOOK && name != FEE_CALCULATOR) revert UnknownChange(name);
         if (subject >= taskDefinitionCount) return false;
-        if (!isAddress) return value >> (3 * FEE_BITS) == 0;
+        if (isFees) return value <= type(uint240).max;
         return value <= type(uint160).max && _isNoneOrCode(address(uint160(value)));
     }
 

@@ -6,6 +6,7 @@ import {ERC20} from "@openzeppelin/contracts/token/ERC20/ERC20.sol";
 import {IAttestationCenter} from "../src/interfaces/IAttestationCenter.sol";
 import {IOperatorRegistry} from "../src/interfaces/IOperatorRegistry.sol";
 import {ISlashingCourt} from "../src/interfaces/ISlashingCourt.sol";
+import {Cids} from "../src/libraries/Cids.sol";
 import {Currency} from "../src/libraries/Currency.sol";
 import {CourtNetwork} from "./CourtNetwork.sol";
 
@@ -26,7 +27,7 @@ contract CourtToken is ERC20("Court", "CT") {
         uint256 fee = from == address(0) ? 0 : amount * feeWad / 1e18;
         super._update(from, to, amount - fee);
         if (fee != 0) super._update(from, address(0), fee);
-        if (listener != address(0)) Listener(listener).hear();
+        if (listener != address(0)) Listener(payable(listener)).hear();
     }
 }
 
@@ -42,8 +43,13 @@ contract Listener {
     }
 
     function hear() public {
-        (, executing) = address(_court).call(abi.encodeCall(ISlashingCourt.executeSlash, (_slashId)));
-        (, paying) = address(_court).call(abi.encodeCall(ISlashingCourt.pay, (address(this))));
+        executing = answerTo(abi.encodeCall(ISlashingCourt.executeSlash, (_slashId)));
+        paying = answerTo(abi.encodeCall(ISlashingCourt.pay, (address(this))));
+    }
+
+    function answerTo(bytes memory message) private returns (bytes memory) {
+        (bool done, bytes memory answer) = address(_court).call(message);
+        return bytes.concat(done ? bytes("done") : bytes("refused"), answer);
     }
 
     receive() external payable {
@@ -164,6 +170,23 @@ contract CompensationTest is CourtNetwork {
         assertEq(court.owedTo(vault), 1.9 ether - FEE, "the rest");
     }
 
+    /// Protocol §9: who harms nobody but itself is paid back. It also leaves nothing for a slash that comes later.
+    function test_executeSlash_PaysBackWhoIsItsOwnRequester() public {
+        IAttestationCenter.TaskRequest memory made = request(1, PERFORMER_STAKE);
+        made.requester = performer;
+        bytes memory proof =
+            bytes.concat('{"modelHash":"0x', "0000000000000000000000000000000000000000000000000000000000000000", '"}');
+        IAttestationCenter.TaskInfo memory info = makeInfo(center.taskRequestHash(made), PERFORMER_ID, 1);
+        info.proofOfTask = string(Cids.ofRawBlock(sha256(proof)));
+        bytes32 own = court.reportTampering(info, ecdsaSignature(PERFORMER_ID, center.taskInfoHash(info)), proof, 1);
+        court.nameHarmed(own, made);
+        bytes32 others = reject("somebody else's");
+        vm.warp(block.timestamp + DISPUTE_WINDOW);
+        court.executeSlash(own);
+        assertEq(court.pay(performer), PERFORMER_STAKE, "its own");
+        assertEq(court.executeSlash(others), 0, "nothing is left");
+    }
+
     function testFuzz_executeSlash_NoWeiIsLostOrMade(uint256 fee, uint96 added) public {
         uint256 more = bound(added, 1, 1e24);
         vm.deal(address(this), more);
@@ -225,9 +248,13 @@ contract CompensationTest is CourtNetwork {
         court.pay(address(listener));
         assertEq(address(listener).balance, FEE, "its own");
         assertEq(
-            listener.paying(), abi.encodeWithSelector(ISlashingCourt.NothingOwed.selector, address(listener)), "once"
+            listener.paying(),
+            bytes.concat("refused", abi.encodeWithSelector(ISlashingCourt.NothingOwed.selector, address(listener))),
+            "once"
         );
-        assertEq(listener.executing(), abi.encode(0.9 ether), "another slash is nobody's business");
+        assertEq(
+            listener.executing(), bytes.concat("done", abi.encode(0.9 ether)), "another slash is nobody's business"
+        );
         assertEq(court.totalOwed(), 1.9 ether - FEE, "owed");
         assertEq(address(court).balance, 1.9 ether - FEE, "here");
     }
@@ -270,7 +297,7 @@ contract CompensationTest is CourtNetwork {
         vm.warp(block.timestamp + DISPUTE_WINDOW);
         court.executeSlash(first);
         vm.prank(address(court)); // as a token does that changes balances by itself
-        token.transfer(address(1), 1 ether);
+        assertTrue(token.transfer(address(1), 1 ether), "gone");
         token.set(1e18, address(0));
         assertEq(court.executeSlash(second), 0, "not a wei more is owed than was");
         assertEq(court.totalOwed(), 1 ether, "owed");
@@ -293,7 +320,9 @@ contract CompensationTest is CourtNetwork {
         token.set(0, address(listener));
         vm.warp(block.timestamp + DISPUTE_WINDOW);
         assertEq(court.executeSlash(slashId), 1 ether, "a tenth");
-        assertEq(listener.executing(), notWaiting(slashId, ISlashingCourt.State.EXECUTED), "once");
+        assertEq(
+            listener.executing(), bytes.concat("refused", notWaiting(slashId, ISlashingCourt.State.EXECUTED)), "once"
+        );
         assertEq(court.totalOwed(), 1 ether, "owed");
         assertEq(token.balanceOf(address(court)), 1 ether, "here");
     }

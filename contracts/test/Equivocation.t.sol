@@ -9,6 +9,7 @@ import {CourtNetwork} from "./CourtNetwork.sol";
 /// @notice Two votes of one attester on one task. Branches: tree/reportEquivocation.tree.
 contract EquivocationTest is CourtNetwork {
     uint256 private constant LIAR = 2;
+    bytes private none = abi.encodeWithSelector(ISlashingCourt.NoEquivocation.selector);
     address private liar;
     uint16 private seat;
     IAttestationCenter.TaskInfo private info;
@@ -96,7 +97,7 @@ contract EquivocationTest is CourtNetwork {
     function test_reportEquivocation_OneVoteTwiceIsNone() public {
         ISlashingCourt.SignedVote memory vote_ = signedVote(info, VALID, seat);
         bytes memory sum = sumOf(LIAR, vote_, vote_);
-        vm.expectRevert(ISlashingCourt.NoEquivocation.selector);
+        vm.expectRevert(none);
         court.reportEquivocation(vote_, vote_, sum);
     }
 
@@ -105,7 +106,7 @@ contract EquivocationTest is CourtNetwork {
         ISlashingCourt.SignedVote memory first = signedVote(info, VALID, seat);
         ISlashingCourt.SignedVote memory second = signedVote(otherInfo, INVALID, seat);
         bytes memory sum = sumOf(LIAR, first, second);
-        vm.expectRevert(ISlashingCourt.NoEquivocation.selector);
+        vm.expectRevert(none);
         court.reportEquivocation(first, second, sum);
     }
 
@@ -113,9 +114,9 @@ contract EquivocationTest is CourtNetwork {
         if (verdict == VALID || verdict == INVALID) verdict += 2;
         ISlashingCourt.SignedVote memory first = signedVote(info, VALID, seat);
         ISlashingCourt.SignedVote memory second = signedVote(info, verdict, seat);
-        vm.expectRevert(ISlashingCourt.NoEquivocation.selector);
+        vm.expectRevert(none);
         court.reportEquivocation(first, second, "");
-        vm.expectRevert(ISlashingCourt.NoEquivocation.selector);
+        vm.expectRevert(none);
         court.reportEquivocation(second, first, "");
     }
 
@@ -123,7 +124,7 @@ contract EquivocationTest is CourtNetwork {
         ISlashingCourt.SignedVote memory first = signedVote(info, VALID, seat);
         ISlashingCourt.SignedVote memory second = signedVote(info, INVALID, seatOf(3));
         bytes memory both = bothOf(LIAR, first, 3, second);
-        vm.expectRevert(ISlashingCourt.NoEquivocation.selector);
+        vm.expectRevert(none);
         court.reportEquivocation(first, second, both);
     }
 
@@ -145,9 +146,7 @@ contract EquivocationTest is CourtNetwork {
         single = add(single, signatureOf(LIAR, first));
         vm.expectRevert(mismatch);
         court.reportEquivocation(first, second, single);
-        assertState(
-            court.slashIdOf(ISlashingCourt.Offence.EQUIVOCATION, "task", liar), ISlashingCourt.State.NONE
-        );
+        assertState(court.slashIdOf(ISlashingCourt.Offence.EQUIVOCATION, "task", liar), ISlashingCourt.State.NONE);
     }
 
     function test_reportEquivocation_AcrossEpochsEachSignatureCounts() public {

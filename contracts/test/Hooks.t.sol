@@ -209,16 +209,20 @@ contract HooksTest is Network {
         _assertAggregator(info, address(this));
     }
 
-    /// @dev Anybody may settle any other task at any time, so may a hook.
-    function test_hook_MaySettleAnother() public {
+    /// @dev Anybody may settle any other task at any time, so may a hook: it is told what is wrong with that one.
+    function test_hook_IsNotKeptFromAnotherTask() public {
         StubbornHook hook = new StubbornHook(center);
         (IAttestationCenter.TaskInfo memory info, IAttestationCenter.TaskSubmissionDetails memory details) =
             _prepare(address(hook), true);
         IAttestationCenter.TaskInfo memory other = makeInfo("other", PERFORMER_ID, info.epoch);
-        hook.hold(other, certify(other, true, 7));
+        other.taskDefinitionId = 99;
+        hook.hold(other, details);
         center.submitTask(info, details);
-        assertEq(hook.answer(), "", "no refusal");
-        _assertAggregator(other, address(hook));
+        assertEq(
+            hook.answer(),
+            abi.encodeWithSelector(IAttestationCenter.UnknownTaskDefinition.selector, 99),
+            "the other task's own fault"
+        );
         _assertAggregator(info, address(this));
     }
 
@@ -443,7 +447,9 @@ contract StubbornHook {
 
     fallback() external {
         if (msg.sig != IAvsLogic.beforeTaskSubmission.selector) return;
-        (, answer) = address(_center).call(_submission);
+        bool isDone;
+        (isDone, answer) = address(_center).call(_submission);
+        if (isDone) answer = "settled";
     }
 }
 

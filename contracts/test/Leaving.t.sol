@@ -302,6 +302,15 @@ contract LeavingTest is RegistryNetwork {
         assertEq(registry.totalStake(), address(registry).balance, "every wei is somebody's");
     }
 
+    function test_slash_TakesNoMoreThanAll() public {
+        join(2, PERFORMER, MINIMUM_STAKE);
+        join(ID, PERFORMER, MINIMUM_STAKE);
+        judge.hold(account);
+        vm.expectRevert(abi.encodeWithSignature("Panic(uint256)", PANIC_ARITHMETIC));
+        judge.slash(account, WAD + 1);
+        assertEq(judge.slash(account, WAD), MINIMUM_STAKE, "all of it");
+    }
+
     function test_slash_TakesThePowerAtOnce() public {
         join(2, ATTESTER, MINIMUM_STAKE);
         join(ID, ATTESTER, 10 * MINIMUM_STAKE);

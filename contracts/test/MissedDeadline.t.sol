@@ -28,11 +28,7 @@ contract MissedDeadlineTest is CourtNetwork {
         bytes32 slashId = court.slashIdOf(ISlashingCourt.Offence.MISSED_DEADLINE, taskId, performer);
         vm.expectEmit(address(court));
         emit ISlashingCourt.SlashQueued(
-            slashId,
-            taskId,
-            performer,
-            ISlashingCourt.Offence.MISSED_DEADLINE,
-            uint64(block.timestamp) + DISPUTE_WINDOW
+            slashId, taskId, performer, ISlashingCourt.Offence.MISSED_DEADLINE, uint64(block.timestamp) + DISPUTE_WINDOW
         );
         vm.expectEmit(address(court));
         emit ISlashingCourt.HarmedNamed(slashId, requester, FEE);
@@ -238,9 +234,7 @@ contract MissedDeadlineTest is CourtNetwork {
         bytes32 infoHash = center.taskInfoHash(makeInfo(taskId, PERFORMER_ID, tables.currentEpoch()));
         bytes32 voters = everybodysHash(false);
         vm.expectRevert(
-            abi.encodeWithSelector(
-                ISlashingCourt.WrongOffence.selector, slashId, ISlashingCourt.Offence.REJECTED_TASK
-            )
+            abi.encodeWithSelector(ISlashingCourt.WrongOffence.selector, slashId, ISlashingCourt.Offence.REJECTED_TASK)
         );
         court.refuteMissedDeadline(slashId, infoHash, false, voters, singly());
     }

@@ -70,7 +70,7 @@ contract VetoTest is CourtNetwork {
     }
 
     function test_announceVeto_ThreeTimesInAnyThirtyDays() public {
-        uint256 first = block.timestamp;
+        uint256 first = queuedAt();
         veto(slashId);
         overrule(slashId); // an overruled veto is spent all the same
         vm.warp(first + 1 days);
@@ -86,14 +86,13 @@ contract VetoTest is CourtNetwork {
     }
 
     function test_announceVeto_AnotherGuardianHasNoOtherVetoes() public {
-        uint256 first = block.timestamp;
+        uint256 first = queuedAt();
         veto(slashId);
         veto(reject("second"));
         veto(reject("third"));
         changeGuardian(requester);
         bytes32 fourth = reject("fourth");
-        bytes memory usedUp =
-            abi.encodeWithSelector(ISlashingCourt.VetoesUsedUp.selector, uint64(first + VETO_PERIOD));
+        bytes memory usedUp = abi.encodeWithSelector(ISlashingCourt.VetoesUsedUp.selector, uint64(first + VETO_PERIOD));
         vm.expectRevert(usedUp);
         vm.prank(requester);
         court.announceVeto(fourth);
@@ -205,6 +204,11 @@ contract VetoTest is CourtNetwork {
         court.overruleVeto(id, epoch, signature, missing);
     }
 
+    /// @dev The time of the setup, as a number that a later warp cannot change, whatever the compiler makes of it.
+    function queuedAt() private view returns (uint256) {
+        return court.slashOf(slashId).executableAt - DISPUTE_WINDOW;
+    }
+
     function assertRefusedUntil(bytes32 taskId, uint256 nextAt) private {
         bytes32 id = reject(taskId);
         vm.expectRevert(abi.encodeWithSelector(ISlashingCourt.VetoesUsedUp.selector, uint64(nextAt)));
@@ -214,7 +218,7 @@ contract VetoTest is CourtNetwork {
     }
 
     function changeGuardian(address guardian) private {
-        uint256 before = block.timestamp;
+        uint256 before = queuedAt();
         vm.prank(owner);
         Governed(address(court)).announceChange("guardian", 0, uint160(guardian));
         vm.warp(before + CHANGE_DELAY);

@@ -10,13 +10,13 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from poi.deployment import ETHER
+from poi.deployment import ETHER, POWER_UNIT_WEI
 from poi.testnet.drive import Run
 from poi.testnet.network import LocalNetwork
 from poi.testnet.readback import OnChain
 from shared.types import Address, Verdict
 
-GWEI_PER_ETHER = 10**9
+POWER_UNITS_PER_ETHER = ETHER // POWER_UNIT_WEI
 STYLES = {"approved": "green", "slashed": "red", "rejected": "red"}
 FIGURES = (("for:against", 12), ("verdict", 8), ("certified", 9), ("settled", 7), ("gas", 14))
 FIGURES_WIDTH = 8 + 6 + sum(width for _, width in FIGURES) + 21  # fixed columns, and what is between all
@@ -142,7 +142,8 @@ def _answer(result: dict[str, Any] | None) -> str:
 def _votes(votes: dict[str, Any] | None) -> str:
     if votes is None:
         return ""
-    valid, invalid, total = (votes[name] / GWEI_PER_ETHER for name in ("validPower", "invalidPower", "totalPower"))
+    names = ("validPower", "invalidPower", "totalPower")
+    valid, invalid, total = (votes[name] / POWER_UNITS_PER_ETHER for name in names)
     return f"{valid:g}:{invalid:g} of {total:g}"
 
 

@@ -67,7 +67,7 @@ async def deploy(sender: Sender, terms: NetworkTerms) -> Deployment:
 
 
 # --- operators -----------------------------------------------------------------------------------
-async def register(sender: Sender, deployment: Deployment, registration: Registration) -> None:
+async def register(sender: Sender, deployment: Deployment, registration: Registration) -> Receipt:
     """Registers an operator with the sender as its owner, who pays the stake. An attester votes from the next roll
     on."""
     allowance = registration.allowance
@@ -85,7 +85,7 @@ async def register(sender: Sender, deployment: Deployment, registration: Registr
         (allowance.nonce, allowance.expiry, allowance.signature),
     )
     data = registry_abi().call_data("register", form)
-    await _confirmed(sender, deployment.registry, data, registration.stake_wei)
+    return await _confirmed(sender, deployment.registry, data, registration.stake_wei)
 
 
 async def add_stake(sender: Sender, deployment: Deployment, operator: Address, amount_wei: int) -> None:

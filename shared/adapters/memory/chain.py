@@ -12,8 +12,10 @@ from copy import copy
 from shared.adapters.memory.chain_center import SettlementProof
 from shared.adapters.memory.chain_connection import (
     CONFIRM_SECONDS,
+    ROLL_GAS,
     MemoryConnection,
     MemoryCourt,
+    MemoryEpochs,
     MemoryEscrow,
     MemorySettlement,
     slash_cancelled,
@@ -37,15 +39,15 @@ from shared.types import (
     TaskTerms,
 )
 
-__all__ = ["DEPLOYER", "TIME_ZERO", "MemoryChain", "MemoryCourt", "MemoryEscrow", "MemorySettlement"]
+__all__ = ["DEPLOYER", "TIME_ZERO", "MemoryChain", "MemoryCourt", "MemoryEpochs", "MemoryEscrow", "MemorySettlement"]
 
 TIME_ZERO = 1_800_000_000.0  # unix seconds
 DEPLOYER = contract_address("memory deployer")
 
-REGISTER_GAS, DEFINE_GAS, ROLL_GAS, LEAVE_GAS, PAY_GAS, ANSWER_GAS = 400_000, 200_000, 300_000, 60_000, 60_000, 200_000
+REGISTER_GAS, DEFINE_GAS, LEAVE_GAS, PAY_GAS, ANSWER_GAS = 400_000, 200_000, 60_000, 60_000, 200_000
 
 
-class MemoryChain(MemorySettlement, MemoryCourt, MemoryEscrow):
+class MemoryChain(MemorySettlement, MemoryEpochs, MemoryCourt, MemoryEscrow):
     """One account's connection to a chain in memory, for all that there is to do on it; also an `OperatorReader`. The
     first one makes the chain, and is its deployer's. Needs a running event loop, whose time 0 is `time_zero` in unix
     seconds.
@@ -127,23 +129,6 @@ class MemoryChain(MemorySettlement, MemoryCourt, MemoryEscrow):
         """What the contracts hold or paid out there, in wei; what else it owns is not known here."""
         return self._state().coins.of(account)
 
-    async def rollable_at(self) -> int:
-        """When the next epoch may be rolled, in unix seconds; in the past when it is due at once."""
-        return self._state().tables.rollable_at
-
-    async def power_unit(self) -> int:
-        """Wei of stake that make one unit of voting power."""
-        return self._state().registry.terms.power_unit_wei
-
-    async def roll(self) -> Digest:
-        """The transaction's hash."""
-
-        def act(state: HubModel, now: int) -> list[Emit]:
-            state.tables.roll_epoch(now)
-            return []
-
-        return self._send(act, ROLL_GAS)
-
     async def chain_time(self) -> int:
         """The newest block's, in unix seconds."""
         self._require_up()
@@ -197,10 +182,6 @@ class MemoryChain(MemorySettlement, MemoryCourt, MemoryEscrow):
     async def claim(self, operator: Address, pools: Sequence[Voters] = (), seats: Sequence[int] = ()) -> int:
         """The wei that go to the operator's rewards receiver."""
         return await self._do(lambda state, _: state.escrow.claim(operator, pools, seats), PAY_GAS)
-
-    async def claimable_of(self, pool: Voters, seat: int) -> tuple[Address, int]:
-        """Who sits there, and what the pool has for them now. Raises `Reverted`."""
-        return self._state().escrow.claimable_of(pool, seat)
 
     async def pay(self, account: Address) -> int:
         """The wei that the court owed."""

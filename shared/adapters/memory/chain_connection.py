@@ -1,4 +1,4 @@
-"""What a node does on the chain in memory: `Settlement`, `Court` and `Escrow`, each over one connection."""
+"""What a node does on the chain in memory: `Settlement`, `Epochs`, `Court` and `Escrow`, each over one connection."""
 
 from __future__ import annotations
 
@@ -36,6 +36,7 @@ T = TypeVar("T")
 CONFIRM_SECONDS = 120.0
 # What anvil charged once. A simulation may add it up but not quote it.
 APPROVE_GAS, REJECT_GAS, BATCH_GAS, INDEX_GAS, BYTE_GAS = 195_000, 280_000, 180_000, 1_100, 24
+ROLL_GAS = 300_000
 REPORT_GAS, SLASH_GAS, NAME_GAS = 220_000, 160_000, 80_000
 DEPOSIT_GAS, COLLECT_GAS = 60_000, 90_000
 
@@ -102,7 +103,7 @@ class MemorySettlement(MemoryConnection):
         def act(state: HubModel, now: int) -> list[Emit]:
             slash_id = state.submit_task(sender, info, details, now)
             emitted: list[Emit] = [
-                lambda block, tx, gas: Settled(info.task_id, is_approved, block, tx, gas, info_hash, sender, indices)
+                lambda block, tx, gas: Settled(info.task_id, is_approved, block, tx, gas, sender, info_hash, indices)
             ]
             return emitted if slash_id is None else [*emitted, slash_queued(state, slash_id)]
 
@@ -147,6 +148,23 @@ class MemorySettlement(MemoryConnection):
         if table is None or info.task_definition_id >= len(state.center.definitions):
             return b""
         return indices_of(certificate, table)
+
+
+class MemoryEpochs(MemoryConnection):
+    """An `Epochs`. Who sends makes no difference."""
+
+    async def power_unit(self) -> int:
+        return self._state().registry.terms.power_unit_wei
+
+    async def rollable_at(self) -> int:
+        return self._state().tables.rollable_at
+
+    async def roll(self) -> Digest:
+        def act(state: HubModel, now: int) -> list[Emit]:
+            state.tables.roll_epoch(now)
+            return []
+
+        return self._send(act, ROLL_GAS)
 
 
 class MemoryCourt(MemoryConnection):
