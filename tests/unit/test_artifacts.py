@@ -39,7 +39,7 @@ def artifact(name: str) -> dict[str, object]:
     return loaded
 
 
-NAMES = ("EpochTables", "OperatorRegistry", "AttestationCenter", "TaskEscrow", "SlashingCourt")
+NAMES = ("EpochTables", "OperatorRegistry", "AttestationCenter", "TaskEscrow", "SlashingCourt", "EigenLayerSource")
 
 
 def test_every_exported_contract_has_an_artifact() -> None:
