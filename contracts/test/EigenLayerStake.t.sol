@@ -30,6 +30,27 @@ contract EigenLayerStakeTest is EigenNetwork {
         assertEq(nextPowerOf(account), SHARES / POWER_UNIT, "power");
     }
 
+    function testFuzz_refreshPowers_IsTheAllocatedPartOfWhatIsDelegated(
+        uint64 first,
+        uint64 second,
+        uint96 more,
+        uint96 less
+    ) public {
+        (first, second) = (uint64(bound(first, 0.1e18, WHOLE)), uint64(bound(second, 1, WHOLE)));
+        address account = becomeOperator(ID, SHARES);
+        allocate(account, first, second);
+        pass(ALLOCATION_BLOCKS);
+        register(account, dataOf(ID, ATTESTER));
+        deposit(account, 0, more);
+        less = uint96(bound(less, 0, SHARES));
+        withdrawShares(account, 1, less);
+        source.refreshPowers(only(account));
+        uint256 stake = (SHARES + more) * first / 1e18 + (SHARES - less) * second / 1e18;
+        assertEq(source.stakeOf(account), stake, "stake");
+        uint256 power = stake / POWER_UNIT;
+        assertEq(nextPowerOf(account), power < type(uint32).max ? power : type(uint32).max, "power");
+    }
+
     function test_refreshPowers_CountsWhatOthersDelegate() public {
         address account = enlist(ID, ATTESTER);
         vm.prank(stranger);

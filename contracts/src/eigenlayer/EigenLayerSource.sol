@@ -23,6 +23,10 @@ import {RegistrationData} from "./RegistrationData.sol";
 /// **Leaving.** EigenLayer alone lets stake go, and knows nothing of waiting slashes. So the longest dispute about the
 /// last vote that a leaver's table could count is over before the deallocation delay is: the constructor checks it. The
 /// same holds for who stays and deallocates: only stake that will still be there that far ahead is voting power.
+///
+/// **The AVS account** can name another registrar at once, take strategies out of the set, and name another slasher
+/// after EigenLayer's delay. None of it is in this contract's reach: operators trust that account as EigenLayer's do
+/// anywhere, so a timelock should hold it.
 /// @dev AllocationManager and tables are trusted; nothing else is called. No money moves here.
 contract EigenLayerSource is IEigenLayerSource, Governed {
     // --- constants ---------------------------------------------------------------------------------------------------
@@ -383,18 +387,24 @@ contract EigenLayerSource is IEigenLayerSource, Governed {
         (uint8 roles, address receiver, bytes32 peerKey) = RegistrationData.readHead(data);
         if (roles == 0 || roles > ALL_ROLES) revert InvalidRoles(roles);
         _takePeerKey(peerKey);
-        uint32 page = ++_pages;
-        bool attests = roles & ATTESTER != 0;
         Account storage account = _accounts[operator];
-        (account.roles, account.page, account.position) = (roles, page, uint32(_listed.length));
-        if (attests) account.power = _powerOf(stake);
-        _listed.push(page);
-
-        (string calldata p2pAddress, string calldata gatewayUrl) = RegistrationData.readEndpoints(data, attests);
-        emit OperatorRegistered(operator, operator, roles, stake, peerKey, p2pAddress, gatewayUrl);
+        (account.roles, account.page, account.position) = (roles, ++_pages, uint32(_listed.length));
+        _listed.push(account.page);
+        _publish(operator, account, stake, peerKey, data);
         if (receiver != address(0)) _setReceiver(operator, receiver);
-        _writeProfile(page, operator, peerKey, p2pAddress, gatewayUrl);
-        if (attests) _seat(operator, account.power, data);
+        if (roles & ATTESTER == 0) return;
+        account.power = _powerOf(stake);
+        _seat(operator, account.power, data);
+    }
+
+    /// @dev Endpoints are the last of the data: that these are whole says that the keys before them are.
+    function _publish(address operator, Account storage account, uint256 stake, bytes32 peerKey, bytes calldata data)
+        private
+    {
+        bool hasKeys = account.roles & ATTESTER != 0;
+        (string calldata p2pAddress, string calldata gatewayUrl) = RegistrationData.readEndpoints(data, hasKeys);
+        emit OperatorRegistered(operator, operator, account.roles, stake, peerKey, p2pAddress, gatewayUrl);
+        _writeProfile(account.page, operator, peerKey, p2pAddress, gatewayUrl);
     }
 
     function _seat(address operator, uint32 power, bytes calldata data) private {

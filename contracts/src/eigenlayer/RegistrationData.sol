@@ -17,8 +17,8 @@ library RegistrationData {
         return (uint8(data[0]), address(bytes20(data[1:21])), bytes32(data[21:HEAD]));
     }
 
+    /// @dev Of data whose endpoints were read.
     function readKeys(bytes calldata data) internal pure returns (bytes calldata voteKey, bytes calldata possession) {
-        _requireLength(data, HEAD + KEYS);
         return (data[HEAD:HEAD + VOTE_KEY], data[HEAD + VOTE_KEY:HEAD + KEYS]);
     }
 
