@@ -331,7 +331,8 @@ async def test_a_transaction_that_was_dropped_is_sent_again() -> None:
         collect = place.truth.collect
         shop.chain.fail("confirm", Dropped("its nonce was used"))
 
-        async def collect_nothing(_: Sequence[Collection]) -> Digest:
+        async def collect_nothing(tasks: Sequence[Collection]) -> Digest:
+            assert len(tasks) == 1
             shop.chain.chain.collect = collect  # type: ignore[method-assign]
             return Digest(bytes(32))
 
