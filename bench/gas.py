@@ -1,7 +1,8 @@
 """Gas of every step on chain, by real transactions on anvil under osaka rules: all addresses and slots are cold.
 
 `exec` is the receipt's gas less the 21,000 of a transaction and its calldata (4 gas a zero byte, 16 another): what a
-contract that calls in pays; an inclusion proof's is read from GAS around the call. `tx` is the whole receipt. k attesters are missing, spread over the table.
+contract that calls in pays; an inclusion proof's is read from GAS around the call. `tx` is the whole receipt. k
+attesters are missing, spread over the table.
 """
 
 from __future__ import annotations
