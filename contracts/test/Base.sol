@@ -21,6 +21,7 @@ interface Vm {
     function warp(uint256 timestamp) external;
     function cool(address account) external;
     function mockCall(address callee, bytes calldata data, bytes calldata answer) external;
+    function mockCallRevert(address callee, bytes calldata data, bytes calldata answer) external;
     function clearMockedCalls() external;
 
     function expectRevert() external;
