@@ -41,7 +41,9 @@ library OperatorTable {
     }
 
     function pagesFor(uint256 seats) internal pure returns (uint256) {
-        return (seats + SEATS_PER_PAGE - 1) / SEATS_PER_PAGE;
+        unchecked {
+            return (seats + SEATS_PER_PAGE - 1) / SEATS_PER_PAGE;
+        }
     }
 
     /// @dev Where in the table the addresses of seat pages begin.
@@ -53,7 +55,9 @@ library OperatorTable {
 
     /// @dev Where in the table owners begin.
     function ownersAt(uint256 seats) internal pure returns (uint256) {
-        return pagesAt(seats) + 20 * pagesFor(seats);
+        unchecked {
+            return pagesAt(seats) + 20 * pagesFor(seats);
+        }
     }
 
     function sizeOf(uint256 seats, uint256 minimumOwners) internal pure returns (uint256) {
@@ -78,7 +82,7 @@ library OperatorTable {
     uint256 private constant PAGE = 0;
     uint256 private constant BASE = 32;
 
-    /// A table of one full page and without owners: what is read at once.
+    /// A table of one full page and without owners: what is read at once, and more than the hash will need.
     uint256 private constant ONE_PAGE_TABLE = 704;
 
     /// Memory was taken where the frame lies.
@@ -93,20 +97,21 @@ library OperatorTable {
             free := mload(0x40)
         }
         if (free > FRAME) revert FrameTaken(free);
-        _read(table, withPowers ? ONE_PAGE_TABLE : POWERS);
-        assembly ("memory-safe") {
-            header := mload(TABLE_HEADER)
-        }
+        CodePage.read(table, 0, withPowers ? ONE_PAGE_TABLE : POWERS, TABLE);
         bool isLarge;
         assembly ("memory-safe") {
+            mstore(0x40, add(TABLE, ONE_PAGE_TABLE))
+            header := mload(TABLE_HEADER)
             isLarge := or(gt(and(shr(176, header), 0xffff), SEATS_PER_PAGE), gt(and(shr(160, header), 0xffff), 1))
         }
-        if (isLarge) _read(table, sizeOf(seatsOf(header), minimumOwnersOf(header)));
+        if (isLarge && (withPowers || minimumOwnersOf(header) > 1)) _readAll(table, header);
     }
 
-    function _read(address table, uint256 size) private view {
+    function _readAll(address table, uint256 header) private view {
+        uint256 size = sizeOf(seatsOf(header), minimumOwnersOf(header));
         assembly ("memory-safe") {
-            mstore(0x40, add(TABLE, and(add(size, 63), not(31))))
+            let end := add(TABLE, and(add(size, 63), not(31)))
+            if gt(end, mload(0x40)) { mstore(0x40, end) }
         }
         CodePage.read(table, 0, size, TABLE);
     }
@@ -202,7 +207,8 @@ library OperatorTable {
         }
     }
 
-    /// @dev How many distinct owners the signers have; the indices have to be in order, the table with owners.
+    /// @dev How many distinct owners the signers have. The table has to count owners, the indices to be in order. To be
+    /// called last: it strikes the missing out of the powers in memory.
     function countOwners(uint256 header, bool isApproval, bytes calldata indices)
         internal
         pure
@@ -210,21 +216,38 @@ library OperatorTable {
     {
         uint256 seats = seatsOf(header);
         uint256 width = _widthOf(seats);
-        uint256 position = TABLE + ownersAt(seats);
+        uint256 numbers = TABLE + ownersAt(seats);
         uint256[5] memory counted; // a bit for each owner's number
-        uint256 next = 0; // of `indices`
-        for (uint256 seat = 0; seat < seats; ++seat) {
-            bool isListed = next * width < indices.length && _indexAt(indices, next, width) == seat;
-            if (isListed) ++next;
-            if (isListed == isApproval || powerAt(seat) == 0) continue;
-            uint256 owner;
-            assembly ("memory-safe") {
-                owner := shr(240, mload(add(position, shl(1, seat))))
+        unchecked {
+            uint256 count = indices.length / width;
+            for (uint256 i = 0; i < count; ++i) {
+                uint256 index = _indexAt(indices, i, width);
+                if (isApproval) _strikeOut(index);
+                else owners += _countOwner(numbers + 2 * index, counted);
             }
-            uint256 bit = 1 << (owner & 255);
-            if (counted[owner >> 8] & bit != 0) continue;
-            counted[owner >> 8] |= bit;
-            ++owners;
+            if (!isApproval) return owners;
+            for (uint256 seat = 0; seat < seats; ++seat) {
+                if (powerAt(seat) != 0) owners += _countOwner(numbers + 2 * seat, counted);
+            }
+        }
+    }
+
+    function _strikeOut(uint256 seat) private pure {
+        assembly ("memory-safe") {
+            let position := add(TABLE_POWERS, shl(2, seat))
+            mstore(position, shr(32, shl(32, mload(position))))
+        }
+    }
+
+    /// @dev 1 if the owner whose number is at `ordinal` was not counted yet.
+    function _countOwner(uint256 ordinal, uint256[5] memory counted) private pure returns (uint256 isNew) {
+        assembly ("memory-safe") {
+            let owner := shr(240, mload(ordinal))
+            let position := add(counted, shl(5, shr(8, owner)))
+            let bit := shl(and(owner, 255), 1)
+            let bits := mload(position)
+            isNew := iszero(and(bits, bit))
+            mstore(position, or(bits, bit))
         }
     }
 
