@@ -277,7 +277,7 @@ contract QuorumTest is QuorumRules {
         uint256 one = verifyingCosts(true, ALL >> 1);
         assertTrue(one < all + 1700, "one missing");
         uint256 three = verifyingCosts(false, 7);
-        assertTrue(three < one + 2 * 1100, "three reject");
+        assertTrue(three < one + 2400, "three reject");
         assertTrue(verifyingCosts(false, 15) < three + 1100, "one more rejects");
     }
 
