@@ -52,7 +52,7 @@ async def a_lie(net: Network) -> None:
 
 
 async def an_equivocation(net: Network) -> None:
-    """Its power is needed, so that the votes are repeated for as long as both of its own are known. A restart that hears
+    """Its power is needed, so that votes are repeated for as long as both of its own are known. A restart that hears
     the true one first certifies; the other one still convicts."""
     task_id = await net.ask(deadline_seconds=20)
     assert await net.final(task_id) in (Phase.EXPIRED, Phase.APPROVED)
