@@ -105,10 +105,13 @@ abstract contract SlashQueue is ISlashingCourt, EIP712 {
         _name(slashId, request);
     }
 
-    /// @dev Address zero never signed a request; what is owed to it would be lost.
+    /// @dev Address zero never signed a request; what is owed to it would be lost. The fee is the requester's own word: an
+    /// operator that is its own requester could buy back its whole stake with a large one, so the definition's is the cap.
     function _name(bytes32 slashId, IAttestationCenter.TaskRequest calldata request) internal {
         if (request.requester == address(0)) revert RequestMismatch(_slashes[slashId].taskId);
-        uint96 value = request.fee > type(uint96).max ? type(uint96).max : uint96(request.fee);
+        IAttestationCenter.Fees memory fees = center.taskDefinition(request.taskDefinitionId).terms.fees;
+        uint256 price = uint256(fees.performer) + fees.attesters + fees.aggregator;
+        uint96 value = uint96(request.fee < price ? request.fee : price);
         (_slashes[slashId].requester, _slashes[slashId].value) = (request.requester, value);
         emit HarmedNamed(slashId, request.requester, value);
     }

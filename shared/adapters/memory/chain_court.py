@@ -7,15 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 
-from eth_abi.abi import encode
-from eth_utils.crypto import keccak
-
 from shared.adapters.memory.chain_center import CenterModel, SettlementProof
 from shared.adapters.memory.chain_coins import Coins, hex_of, require_within
 from shared.adapters.memory.chain_registry import NOBODY
 from shared.constants import WAD
 from shared.crypto import bls, ecdsa
-from shared.digests import Domain
+from shared.digests import Domain, slash_id_of
 from shared.errors import Reverted
 from shared.interfaces import SignedVote
 from shared.types import Address, Digest, Offence, TaskInfo, TaskRequest, Verdict
@@ -67,11 +64,6 @@ class Execution:
     slash: Slash
     amount: int
     compensation: int
-
-
-def slash_id_of(offence: Offence, task_id: Digest, operator: Address) -> Digest:
-    """Solidity's `slashIdOf`."""
-    return Digest(keccak(encode(["uint8", "bytes32", "address"], [offence, task_id, operator])))
 
 
 @dataclass(slots=True)
@@ -249,7 +241,8 @@ class CourtModel:
         slash = self.slashes[slash_id]
         if request.requester == NOBODY:
             raise Reverted("RequestMismatch", (slash.task_id,))
-        self.slashes[slash_id] = replace(slash, requester=request.requester, value=min(request.fee, MAX_VALUE))
+        value = min(request.fee, self.center.definition(request.task_definition_id).terms.fees.total)
+        self.slashes[slash_id] = replace(slash, requester=request.requester, value=value)
 
     def execute_slash(self, slash_id: Digest, now: int) -> Execution:
         slash = self._waiting(slash_id)
