@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+import msgspec
 import pytest
 from structlog.testing import capture_logs
 
@@ -18,7 +19,7 @@ from shared.adapters.memory.store import MemoryFile, MemoryStore
 from shared.crypto import bls
 from shared.errors import ChainUnavailable, CodecError, Dropped, StoreError
 from shared.interfaces import SignedVote
-from shared.types import Offence, TaskInfo, Uint256, Verdict
+from shared.types import Fees, Offence, TaskInfo, TaskTerms, Uint256, Verdict
 from tests.cast import REQUESTER
 from tests.chain_support import ETHER
 from tests.faulty_chain import FaultyChain
@@ -188,7 +189,12 @@ async def test_who_signs_both_verdicts_loses_everything_and_the_requester_gets_i
     fee = 777
     async with hall() as h:
         chain = h.aggregator._settler._settlement.chain  # type: ignore[attr-defined]
-        message = await h.task(request={"fee": Uint256(fee)})
+        terms = TaskTerms(dispute_window=500, fees=Fees(performer=fee))
+        await chain.create_task_definition(
+            name="paid", method="exact", model_hash=DEFINITION.model_hash, card_cid=DEFINITION.card_cid, terms=terms
+        )
+        h.world.define(msgspec.structs.replace(DEFINITION, id=1, terms=terms))
+        message = await h.task(request={"fee": Uint256(fee), "task_definition_id": 1})
         await h.votes(message, 0)
         await h.votes(message, 0, verdict=Verdict.INVALID)
         address = h.world.people[0].address

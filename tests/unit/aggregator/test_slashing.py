@@ -17,7 +17,7 @@ from shared.adapters.memory.chain_court import slash_id_of
 from shared.adapters.memory.store import MemoryFile, MemoryStore
 from shared.crypto import bls
 from shared.errors import ChainUnavailable, Dropped, Reverted
-from shared.types import Digest, Offence, SlashExecuted, TaskRequest, Uint256, Verdict
+from shared.types import Digest, Fees, Offence, SlashExecuted, TaskRequest, TaskTerms, Uint256, Verdict
 from tests.cast import REQUESTER
 from tests.chain_support import ETHER, OWNER, PERFORMER
 from tests.faulty_chain import FaultyChain
@@ -27,6 +27,7 @@ from tests.toy_model import DEFINITION
 
 WINDOW = DEFINITION.terms.dispute_window
 FINAL = sum(LOOKS_SECONDS)
+PAID = TaskTerms(dispute_window=WINDOW, fees=Fees(performer=3 * ETHER))
 
 
 @dataclass
@@ -43,7 +44,9 @@ class Court:
         """Of a task that somebody asked for, as the aggregator that certified it. Its slash's id."""
         task_id = self.world.domain.task_id(request)
         await self.executor.remember(task_id, request)
-        certificate = self.world.certificate(self.world.info("x", task_id=task_id), Verdict.INVALID)
+        certificate = self.world.certificate(
+            self.world.info("x", task_id=task_id, task_definition_id=request.task_definition_id), Verdict.INVALID
+        )
         await self.chain.confirm(await self.chain.submit_task(certificate), 10)
         return slash_id_of(Offence.REJECTED_TASK, task_id, PERFORMER.address)
 
@@ -74,7 +77,7 @@ async def court(
 ) -> AsyncIterator[Court]:
     """Ends as with kill -9."""
     world = World() if world is None else world
-    chain = await world.chain() if chain is None else chain
+    chain = await _chain(world) if chain is None else chain
     file = MemoryFile() if file is None else file
     faulty = FaultyChain(chain)
     async with MemoryStore(file) as store:
@@ -82,6 +85,15 @@ async def court(
         async with running(_follow(executor, faulty)):
             yield Court(world, chain, faulty, executor, file)
         file.kill()
+
+
+async def _chain(world: World) -> MemoryChain:
+    """With a second definition, whose fees are over a slash: compensation ends with them too."""
+    chain = await world.chain()
+    await chain.create_task_definition(
+        name="paid", method="exact", model_hash=DEFINITION.model_hash, card_cid=DEFINITION.card_cid, terms=PAID
+    )
+    return chain
 
 
 async def _follow(executor: SlashExecutor, chain: FaultyChain) -> None:
@@ -194,7 +206,7 @@ SLASHED = ETHER  # a tenth of the performer's ten
 @virtual
 async def test_the_requester_is_named_before_the_window_is_over_and_gets_the_fee_and_no_more() -> None:
     async with court() as c:
-        slash_id = await c.reject_asked(c.world.request(fee=Uint256(FEE)))
+        slash_id = await c.reject_asked(c.world.request(fee=Uint256(FEE), task_definition_id=1))
         await asyncio.sleep(5)
         slash = c.chain._state().court.slashes[slash_id]
         assert (slash.requester, slash.value) == (REQUESTER.address, FEE)
@@ -209,7 +221,7 @@ async def test_the_requester_is_named_before_the_window_is_over_and_gets_the_fee
 @virtual
 async def test_a_fee_over_the_slash_gets_all_of_it() -> None:
     async with court() as c:
-        await c.reject_asked(c.world.request(fee=Uint256(3 * ETHER)))
+        await c.reject_asked(c.world.request(fee=Uint256(3 * ETHER), task_definition_id=1))
         await asyncio.sleep(WINDOW + 10)
         assert await c.chain.owed_to(REQUESTER.address) == SLASHED
         assert await c.chain.vault_balance() == 0
@@ -230,7 +242,7 @@ async def test_a_task_without_a_fee_leaves_nothing_on_the_disk() -> None:
 async def test_an_outage_does_not_cost_the_requester_its_compensation(call: str, trouble: Exception) -> None:
     async with court() as c:
         c.faulty.fail(call, trouble, trouble)
-        await c.reject_asked(c.world.request(fee=Uint256(FEE)))
+        await c.reject_asked(c.world.request(fee=Uint256(FEE), task_definition_id=1))
         await asyncio.sleep(WINDOW + 10)
         assert await c.chain.owed_to(REQUESTER.address) == FEE
 
@@ -238,7 +250,7 @@ async def test_an_outage_does_not_cost_the_requester_its_compensation(call: str,
 @virtual
 async def test_a_name_that_a_reorg_took_back_is_given_again() -> None:
     async with court() as c:
-        slash_id = await c.reject_asked(c.world.request(fee=Uint256(FEE)))
+        slash_id = await c.reject_asked(c.world.request(fee=Uint256(FEE), task_definition_id=1))
         before = set(c.chain._ledger._known)
         await until(lambda: c.chain._state().court.slashes[slash_id].value, "it is named")
         c.chain.reorg(4, dropped=set(c.chain._ledger._known) - before)
@@ -251,10 +263,12 @@ async def test_a_name_that_a_reorg_took_back_is_given_again() -> None:
 async def test_who_was_harmed_is_known_after_kill_9() -> None:
     world, file = World(), MemoryFile()
     async with court(world, file=file) as c:
-        request = world.request(fee=Uint256(FEE))
+        request = world.request(fee=Uint256(FEE), task_definition_id=1)
         await c.executor.remember(world.domain.task_id(request), request)
     async with court(world, c.chain, file) as c:
-        certificate = world.certificate(world.info("x", task_id=world.domain.task_id(request)), Verdict.INVALID)
+        certificate = world.certificate(
+            world.info("x", task_id=world.domain.task_id(request), task_definition_id=1), Verdict.INVALID
+        )
         await c.chain.confirm(await c.chain.submit_task(certificate), 10)
         await asyncio.sleep(WINDOW + 10)
         assert await c.chain.owed_to(REQUESTER.address) == FEE
@@ -263,7 +277,7 @@ async def test_who_was_harmed_is_known_after_kill_9() -> None:
 @virtual
 async def test_a_requester_that_somebody_else_named_is_named_once() -> None:
     async with court() as c:
-        request = c.world.request(fee=Uint256(FEE))
+        request = c.world.request(fee=Uint256(FEE), task_definition_id=1)
         c.faulty.fail("name_harmed", ChainUnavailable("the chain is away"))
         slash_id = await c.reject_asked(request)
         await c.chain.confirm(await c.chain.name_harmed(slash_id, request), 10)
@@ -276,7 +290,7 @@ async def test_a_requester_that_somebody_else_named_is_named_once() -> None:
 @virtual
 async def test_a_veto_is_waited_for_and_its_end_is_the_slashs() -> None:
     async with court() as c:
-        slash_id = await c.reject_asked(c.world.request(fee=Uint256(FEE)))
+        slash_id = await c.reject_asked(c.world.request(fee=Uint256(FEE), task_definition_id=1))
         await asyncio.sleep(WINDOW - 20)
         await c.chain.announce_veto(OWNER.address, slash_id)
         await asyncio.sleep(TERMS.veto_delay_seconds)
@@ -294,7 +308,7 @@ async def test_a_veto_is_waited_for_and_its_end_is_the_slashs() -> None:
 @virtual
 async def test_a_veto_that_is_overruled_delays_the_slash_and_no_more() -> None:
     async with court() as c:
-        slash_id = await c.reject_asked(c.world.request(fee=Uint256(FEE)))
+        slash_id = await c.reject_asked(c.world.request(fee=Uint256(FEE), task_definition_id=1))
         await c.chain.announce_veto(OWNER.address, slash_id)
         await asyncio.sleep(WINDOW + 30)
         assert c.executed == []
@@ -308,7 +322,7 @@ async def test_a_veto_that_is_overruled_delays_the_slash_and_no_more() -> None:
 @virtual
 async def test_one_that_the_operators_cancelled_is_left_alone() -> None:
     async with court() as c:
-        slash_id = await c.reject_asked(c.world.request(fee=Uint256(FEE)))
+        slash_id = await c.reject_asked(c.world.request(fee=Uint256(FEE), task_definition_id=1))
         signature = _signed_by_all(c.world, c.chain.deployment.court_domain.cancel_slash(slash_id))
         await c.chain.cancel_slash(slash_id, 1, signature, b"")
         await asyncio.sleep(WINDOW + FINAL + 100)
@@ -321,7 +335,7 @@ async def test_old_slashes_are_done_with_after_a_restart() -> None:
     """What a former process could not delete any more goes too."""
     world, file = World(), MemoryFile()
     async with court(world, file=file) as c:
-        await c.reject_asked(world.request(fee=Uint256(FEE)))
+        await c.reject_asked(world.request(fee=Uint256(FEE), task_definition_id=1))
         await asyncio.sleep(WINDOW + 10)
         assert len(c.executed) == 1
     assert {kind for kind, _ in file.entries} == {HARMED}

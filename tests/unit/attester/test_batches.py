@@ -13,11 +13,12 @@ from shared import messages
 from shared.batch import make_batch
 from shared.crypto import bls
 from shared.messages import BatchProposal, BatchVote
-from shared.types import Address, TaskCertificate, Verdict
+from shared.types import Address, TaskCertificate, TaskTerms, Verdict
 from tests.cast import peer_key_of
 from tests.chain_support import AGGREGATOR, PERFORMER, Person
 from tests.listening import virtual
 from tests.roles import World
+from tests.toy_model import DEFINITION
 
 
 def proposal(*certificates: TaskCertificate, epoch: int = 1, aggregator: Address = AGGREGATOR.address) -> BatchProposal:
@@ -174,3 +175,20 @@ async def test_only_an_aggregator_may_propose() -> None:
         await stranger.say(proposal(*certificates(world, "a"), aggregator=world.people[2].address))
         await asyncio.sleep(1)
         assert stranger.of(BatchVote) == []
+
+
+@virtual
+async def test_a_batch_with_a_task_that_settles_singly_is_not_signed() -> None:
+    """Its hook would not be called, and its fees could not be collected."""
+    async with World() as world, world.attester():
+        world.define(msgspec.structs.replace(DEFINITION, id=1, terms=TaskTerms(settles_singly=True)))
+        aggregator = await world.bystander(AGGREGATOR)
+        good = certificates(world, "a", "b")
+        alone = world.certificate(world.info("alone", task_definition_id=1))
+        with capture_logs() as logs:
+            await aggregator.say(proposal(*good, alone))
+            await asyncio.sleep(2)
+        assert [entry["reason"] for entry in logs if entry["event"] == "batch not signed"] == ["settles singly"]
+        assert aggregator.of(BatchVote) == []
+        await aggregator.say(proposal(*good))
+        await aggregator.hears(BatchVote)
