@@ -15,6 +15,11 @@ contract InvariantsTest is Base {
         bytes4[] selectors;
     }
 
+    error StepFailed(bytes4 step, bytes answer);
+
+    uint256 private constant RUNS = 8;
+    uint256 private constant DEPTH = 96;
+
     Motion private motion;
 
     function setUp() public {
@@ -28,8 +33,15 @@ contract InvariantsTest is Base {
     }
 
     function targetSelectors() external view returns (FuzzSelector[] memory targets) {
-        bytes4[24] memory all = [
-            Stakes.enter.selector,
+        targets = new FuzzSelector[](1);
+        targets[0] = FuzzSelector(address(motion), _steps());
+    }
+
+    function _steps() private pure returns (bytes4[] memory steps) {
+        bytes4[30] memory all = [
+            Stakes.enter.selector, // roles have to fit a byte
+            Stakes.pause.selector, // of these two the second argument is a bool
+            Verdicts.settleSingly.selector,
             Stakes.addStake.selector,
             Stakes.leave.selector,
             Stakes.withdraw.selector,
@@ -37,35 +49,91 @@ contract InvariantsTest is Base {
             Stakes.rollNow.selector,
             Stakes.rollSet.selector,
             Stakes.wait.selector,
-            Stakes.pause.selector,
-            Verdicts.settleSingly.selector,
+            Stakes.wait.selector,
             Verdicts.settleBatch.selector,
             Verdicts.contradict.selector,
             FeeFlows.deposit.selector,
             FeeFlows.startRefund.selector,
             FeeFlows.refund.selector,
             FeeFlows.collect.selector,
+            FeeFlows.collect.selector,
             FeeFlows.claim.selector,
             Offences.equivocate.selector,
+            Offences.accuseTheHonest.selector,
             Offences.breakPromise.selector,
             Offences.nameHarmed.selector,
             Offences.execute.selector,
+            Offences.execute.selector,
             Offences.certifyDecision.selector,
             Offences.announceVeto.selector,
-            Offences.pay.selector
+            Offences.executeVeto.selector,
+            Offences.pay.selector,
+            Offences.forceCoin.selector
         ];
-        bytes4[] memory steps = new bytes4[](all.length + 3);
+        steps = new bytes4[](all.length);
         for (uint256 i = 0; i < all.length; ++i) {
             steps[i] = all[i];
         }
-        steps[all.length] = Offences.executeVeto.selector;
-        steps[all.length + 1] = Offences.forceCoin.selector;
-        steps[all.length + 2] = Offences.accuseTheHonest.selector;
-        targets = new FuzzSelector[](1);
-        targets[0] = FuzzSelector(address(motion), steps);
     }
 
+    // --- the motion is one -------------------------------------------------------------------------------------------
+
+    /// @dev The same steps, of a fixed seed: a motion in which nothing happens would show nothing.
+    function test_motion_BringsEverythingAbout() public {
+        bytes32[18] memory events = [
+            bytes32("enter"),
+            "leave",
+            "withdraw",
+            "rotate",
+            "roll",
+            "approve",
+            "reject",
+            "batch",
+            "refund",
+            "collect",
+            "claim",
+            "equivocation",
+            "broken promise",
+            "slash",
+            "cancel",
+            "veto",
+            "overrule",
+            "pay"
+        ];
+        uint256[18] memory counts;
+        uint256 state = vm.snapshotState();
+        for (uint256 run = 0; run < RUNS; ++run) {
+            _move(uint256(keccak256(abi.encode("motion", run))));
+            for (uint256 i = 0; i < events.length; ++i) {
+                counts[i] += motion.done(events[i]);
+            }
+            afterInvariant();
+            assertTrue(vm.revertToState(state), "another run");
+            state = vm.snapshotState();
+        }
+        for (uint256 i = 0; i < events.length; ++i) {
+            assertTrue(counts[i] != 0, string(abi.encodePacked("never: ", events[i])));
+        }
+    }
+
+    function _move(uint256 seed) private {
+        bytes4[] memory steps = _steps();
+        for (uint256 i = 0; i < DEPTH; ++i) {
+            seed = uint256(keccak256(abi.encode(seed)));
+            uint256 step = seed % steps.length;
+            bytes32 second = keccak256(abi.encode("second", seed));
+            if (step < 3) second &= bytes32(uint256(1));
+            (bool done, bytes memory answer) = address(motion)
+                .call(abi.encodeWithSelector(steps[step], seed >> 16, second, keccak256(abi.encode("third", seed))));
+            if (!done) revert StepFailed(steps[step], answer);
+        }
+    }
+
+    // --- whatever happens --------------------------------------------------------------------------------------------
+
     /// @dev One invariant, not many: each would run through all the steps again.
+    /// forge-config: default.invariant.runs = 20
+    /// forge-config: default.invariant.depth = 96
     function invariant_EveryWeiAndEveryVerdictIsInTheBooks() public view {
         motion.requireEveryWeiIsSomebodys();
         motion.requireEverybodyHasWhatWasPaid();

@@ -12,7 +12,7 @@ import {Network} from "../Network.sol";
 /// @notice Who takes part in a random motion of all five contracts, what they should have, and when a quorum is one: a
 /// model that asks the contracts nothing that it is to check.
 abstract contract Books is Network {
-    uint256 internal constant OPERATORS = 8;
+    uint256 internal constant OPERATORS = 10;
     uint256 internal constant MEMBERS = 6;
     uint256 internal constant FIRST_REQUESTER = 20;
     uint256 internal constant REQUESTERS = 2;

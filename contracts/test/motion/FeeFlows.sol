@@ -57,8 +57,15 @@ abstract contract FeeFlows is Verdicts {
         if (refusal == 0) (purse.refunding, purse.refundableAt) = (asked, block.timestamp + REFUND_DELAY);
     }
 
+    /// @dev One that is due, if there is any and it is looked for.
     function refund(uint256 seed) external {
-        takeBack(requesterAt(seed), accountOf(idAt(seed >> 8)));
+        (uint256 by, uint256 to) = (seed % REQUESTERS, (seed >> 8) % OPERATORS);
+        for (uint256 i = 0; seed & 0xf00 != 0 && i < REQUESTERS * OPERATORS; ++i) {
+            Purse storage purse = purses[requesterAt(by)][accountOf(idAt(to))];
+            if (purse.refunding != 0 && block.timestamp >= purse.refundableAt) break;
+            (by, to) = (by + i / OPERATORS, to + 1);
+        }
+        takeBack(requesterAt(by), accountOf(idAt(to)));
     }
 
     function takeBack(address requester, address performer) internal {

@@ -11,10 +11,11 @@ contract Motion is Offences {
     /// @dev Starts in the middle of things, so that most steps have something to work on.
     function setUp() public override {
         super.setUp();
-        for (uint256 id = 1; id <= 6; ++id) {
+        for (uint256 id = 1; id <= 7; ++id) {
             start(id);
         }
         rollNow(0);
+        leaveAs(accountOf(7), 7);
         for (uint256 i = 0; i < REQUESTERS; ++i) {
             for (uint256 id = 1; id <= OPERATORS; ++id) {
                 fill(requesterAt(i), accountOf(id));
@@ -22,7 +23,7 @@ contract Motion is Offences {
         }
     }
 
-    /// @dev Operators 1 to 6 both perform and attest, with unequal stakes.
+    /// @dev Operators 1 to 7 both perform and attest, with unequal stakes; 7 is on its way out.
     function start(uint256 id) private {
         uint256 stake = MINIMUM_STAKE + id * 0.37 ether;
         join(id, PERFORMER | ATTESTER, stake);

@@ -14,8 +14,12 @@ abstract contract Stakes is Books {
     /// More than 2^32 - 1 units.
     uint256 private constant HUGE = 5_000_000 ether;
 
+    /// @dev Somebody new, if there is anyone and it is looked for.
     function enter(uint256 seed, uint8 roles, uint256 stake) public {
         uint256 id = idAt(seed);
+        for (uint256 i = 0; !isRare(seed, 4) && i < OPERATORS && books[id].roles != 0; ++i) {
+            id = idAt(seed % OPERATORS + i);
+        }
         roles = uint8(bound(roles, 1, 7));
         stake = bound(stake, MINIMUM_STAKE, 5 * MINIMUM_STAKE);
         if (isRare(seed, 8)) stake = MINIMUM_STAKE - 1;
@@ -129,15 +133,18 @@ abstract contract Stakes is Books {
         tableHash[epoch] = hashOfTable(epoch);
         ++done["roll"];
         requireTable();
-        if (seed & 1 == 0) rollSet(0);
+        if (seed & 3 != 0) rollSetOf(epoch);
     }
 
-    function rollSet(uint256 seed) public {
-        uint32 of_ = epochAt(seed);
+    function rollSet(uint256 seed) external {
+        rollSetOf(epochAt(seed));
+    }
+
+    function rollSetOf(uint32 of_) private {
         bytes4 refusal = 0;
         if (isExpired(of_)) refusal = IQuorumVerifier.EpochExpired.selector;
         else if (isSetRolled[of_]) refusal = IEpochTables.SetAlreadyRolled.selector;
-        attempt(requesterAt(seed), address(tables), abi.encodeCall(IEpochTables.rollSet, (of_, SET)), refusal);
+        attempt(requesterAt(of_), address(tables), abi.encodeCall(IEpochTables.rollSet, (of_, SET)), refusal);
         if (refusal != 0) return;
         isSetRolled[of_] = true;
         requireSetTable(of_);
@@ -177,8 +184,8 @@ abstract contract Stakes is Books {
     }
 
     function wait(uint256 duration) external {
-        uint256 most = duration & 1 == 0 ? 2 hours : 10 days;
-        vm.warp(block.timestamp + bound(duration >> 1, 1, most));
+        uint256 most = [uint256(2 hours), 12 hours, 3 days, 30 days][duration & 3];
+        vm.warp(block.timestamp + bound(duration >> 2, 1, most));
     }
 
     function pause(uint256 seed, bool isOn) external {
