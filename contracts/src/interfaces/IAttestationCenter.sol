@@ -99,12 +99,7 @@ interface IAttestationCenter {
     }
 
     event TaskDefinitionCreated(
-        uint16 indexed taskDefinitionId,
-        string name,
-        string method,
-        bytes32 modelHash,
-        string cardCid,
-        TaskTerms terms
+        uint16 indexed taskDefinitionId, string name, string method, bytes32 modelHash, string cardCid, TaskTerms terms
     );
     event TaskDefinitionPaused(uint16 indexed taskDefinitionId, bool isPaused);
     event TaskSubmitted(
