@@ -33,6 +33,14 @@ def test_constants_of_the_specification_exist() -> None:
     assert {name for name in elsewhere if not re.search(rf"constant {name} = ", solidity)} == set()
 
 
+def test_named_tests_exist() -> None:
+    named = set(re.findall(r"`((?:test|testFuzz|invariant)_\w+)`", SECTIONS["11"]))
+    assert len(named) > 100
+    sources = [*(ROOT / "contracts" / "test").rglob("*.sol"), *(ROOT / "tests").rglob("test_*.py")]
+    written = "".join(path.read_text() for path in sources)
+    assert {name for name in named if not re.search(rf"(?:function|def) {name}\(", written)} == set()
+
+
 def test_the_constants_hold_together() -> None:
     """What their comments promise of each other."""
     assert 0 < constants.REPEAT_SECONDS < constants.REPUBLISH_SECONDS
@@ -213,4 +221,4 @@ def test_sections_that_the_code_quotes_exist() -> None:
     }
     assert len(quoted) > 20
     assert {place for place in quoted if place[1] not in SECTIONS} == set()
-    assert list(SECTIONS) == [str(number) for number in range(1, 11)]
+    assert list(SECTIONS) == [str(number) for number in range(1, 12)]
