@@ -253,7 +253,8 @@ contract EpochTables is IEpochTables, BLSQuorumVerifier, EIP712 {
 
     /// @inheritdoc IEpochTables
     function rollSet(uint32 epoch, uint32 set) external returns (uint64 total) {
-        bytes memory everybody = TableDraft.read(_validTableAt(epoch, 0));
+        // An expired one too: what a batch settled for a set is shared by this table, whenever it is claimed.
+        bytes memory everybody = TableDraft.read(_tableAt(epoch, 0));
         AttesterSets.Rules memory rules = _rulesOf(set);
         if (_setTables[epoch][set] != address(0)) revert SetAlreadyRolled(epoch, set);
         bytes memory draft = AttesterSets.draft(rules, everybody);

@@ -80,7 +80,8 @@ interface IEpochTables is IQuorumVerifier {
     /// @notice A set's rules, immutable. Anyone may create one; ids count from 1.
     function createAttesterSet(AttesterSet calldata rules) external returns (uint32 attesterSet);
 
-    /// @notice Writes a set's table of a valid epoch. Anyone may, once.
+    /// @notice Writes a set's table of any epoch there ever was. Anyone may, once; votes of an expired one still settle
+    /// nothing.
     function rollSet(uint32 epoch, uint32 attesterSet) external returns (uint64 totalPower);
 
     // --- reading ---
