@@ -19,9 +19,10 @@ library TableDraft {
     function blank(uint256 seats, uint256 minimumOwners) internal pure returns (bytes memory draft) {
         draft = new bytes(OperatorTable.sizeOf(seats, minimumOwners));
         // Powers are written eight at a time: what the last word has too many must not lie on anything else.
-        BLS12381.allocate(32);
+        uint256 rest = BLS12381.allocate(32);
         uint256 header = seats << 176 | minimumOwners << 160 | OperatorTable.pagesFor(seats) << 152;
         assembly ("memory-safe") {
+            mstore(rest, 0) // the last powers are summed with it
             mstore(add(draft, 224), header)
         }
     }
