@@ -233,11 +233,11 @@ contract EpochTables is IEpochTables, BLSQuorumVerifier, EIP712 {
     function _draft() private view returns (bytes memory draft) {
         uint256 seats = _room.seats;
         draft = TableDraft.blank(seats, 0);
-        for (uint256 i = 0; i < OperatorTable.pagesFor(seats); ++i) {
-            TableDraft.setPage(draft, i, _seatPages[i]);
-        }
         for (uint256 i = 0; i * POWERS_PER_WORD < seats; ++i) {
             TableDraft.setPowers(draft, i, _powers[i]);
+        }
+        for (uint256 i = 0; i < OperatorTable.pagesFor(seats); ++i) {
+            TableDraft.setPage(draft, i, _seatPages[i]);
         }
     }
 
@@ -344,10 +344,15 @@ contract EpochTables is IEpochTables, BLSQuorumVerifier, EIP712 {
 
     /// @inheritdoc BLSQuorumVerifier
     function _validTableAt(uint32 epoch, uint32 set) internal view override returns (address table) {
+        uint32 current = _head.epoch;
+        // Mostly this is all: one slot. (And one comparison: this is the hot path.)
+        if ((epoch ^ current) | set == 0) {
+            if (epoch != 0) return _head.table;
+        }
+
         table = _tableAt(epoch, set);
-        if (epoch == _head.epoch) return table;
         uint64 expiredAt = _past[epoch].supersededAt + graceSeconds;
-        if (block.timestamp > expiredAt) revert EpochExpired(epoch, expiredAt);
+        if (epoch != current && block.timestamp > expiredAt) revert EpochExpired(epoch, expiredAt);
     }
 
     function _setTableAt(uint32 epoch, uint32 set) private view returns (address table) {

@@ -23,6 +23,7 @@ interface Vm {
     function etch(address account, bytes calldata code) external;
     function setNonce(address account, uint64 nonce) external;
     function mockCall(address callee, bytes calldata data, bytes calldata answer) external;
+    function mockCallRevert(address callee, bytes calldata data, bytes calldata answer) external;
     function clearMockedCalls() external;
     function chainId(uint256 id) external;
     function load(address account, bytes32 slot) external view returns (bytes32 word);

@@ -82,8 +82,8 @@ abstract contract Tables is Base {
 
     // --- votes -------------------------------------------------------------------------------------------------------
 
-    /// @dev The aggregate over DIGEST by the seats whose bits are set in `signers` and that have power, and the indices
-    /// that go with it. For tables of up to 256 seats.
+    /// @dev The aggregate over DIGEST by the seats whose bits are set in `signers`, beyond 256 seats over again, and
+    /// that have power; and the indices that go with it.
     function vote(uint32 epoch, uint32 set, bool isApproval, uint256 signers)
         internal
         view
@@ -93,11 +93,15 @@ abstract contract Tables is Base {
         uint256 secret = 0;
         for (uint256 i = 0; i < operators.length; ++i) {
             if (powers[i] == 0) continue;
-            bool signs = signers >> i & 1 == 1;
+            bool signs = signers >> (i & 255) & 1 == 1;
             if (signs) secret = addmod(secret, secretOf(idOf[operators[i]]), Keys.ORDER);
-            if (signs != isApproval) indices = abi.encodePacked(indices, uint8(i));
+            if (signs != isApproval) indices = bytes.concat(indices, indexOf(i, operators.length));
         }
         signature = sign(secret);
+    }
+
+    function indexOf(uint256 index, uint256 seats) internal pure returns (bytes memory) {
+        return seats > 256 ? abi.encodePacked(uint16(index)) : abi.encodePacked(uint8(index));
     }
 
     function sign(uint256 secret) internal view returns (bytes memory) {

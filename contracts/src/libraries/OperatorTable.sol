@@ -10,8 +10,8 @@ import {CodePage} from "./CodePage.sol";
 ///
 ///     seat page   104 records of −key 192 | operator 20 | owner 20. Negated, so that "take a missing signer out" is a
 ///                 G2 addition; a join or a rotation writes a new page, a change of power or an exit none
-///     table       aggregate key 192 | total power 8 | seats 2 | minimum owners 2 | number of seat pages 1
-///                 | seat pages 20 each | powers 4 each | owners 2 each, only if minimum owners > 1
+///     table       aggregate key, padded 256 | total power 8 | seats 2 | minimum owners 2 | powers 4 each
+///                 | seat pages 20 each | owners 2 each, only if minimum owners > 1
 ///
 /// A table of an attester set points to the same seat pages with powers of its own. Owners are numbers: two seats have
 /// the same one if, and only if, they have the same owner.
@@ -23,36 +23,10 @@ library OperatorTable {
     uint256 internal constant RECORD_OWNER = 212;
     uint256 internal constant RECORD_OPERATOR = 192;
 
-    uint256 internal constant HEADER = 192;
-    uint256 internal constant PAGES = 205;
+    uint256 internal constant HEADER = 256;
+    uint256 internal constant POWERS = 268;
 
-    // --- working memory of one verification --------------------------------------------------------------------------
-
-    // A frame: the pairing's input, 768 bytes, whose last 256 are the running sum of keys; the operand that is added to
-    // it, padded; the same packed; the table. Once the sum is done, all behind the pairing's input is free to work in.
-    uint256 private constant SUM = 512;
-    uint256 private constant OPERAND = 768;
-    uint256 private constant PACKED = 1024;
-    uint256 private constant TABLE = 1216;
-    uint256 private constant FRAME_SIZE = 1888; // TABLE and a table of one page, in whole words
-
-    /// A table of one full page and without owners: what is read at once.
-    uint256 private constant ONE_PAGE_TABLE = 641;
-
-    /// @dev Allocates a frame and reads the table into it. `header` is what the functions below want. Without powers,
-    /// only total and aggregate are there, unless the table counts owners.
-    function open(address table, bool withPowers) internal view returns (uint256 frame, uint256 header) {
-        frame = BLS12381.allocate(FRAME_SIZE);
-        CodePage.read(table, 0, withPowers ? ONE_PAGE_TABLE : PAGES, frame + TABLE);
-        assembly ("memory-safe") {
-            header := mload(add(frame, add(TABLE, HEADER)))
-        }
-        if (minimumOwnersOf(header) > 1 || (withPowers && seatsOf(header) > SEATS_PER_PAGE)) {
-            uint256 size = sizeOf(seatsOf(header), minimumOwnersOf(header));
-            if (size > ONE_PAGE_TABLE) BLS12381.allocate((size - ONE_PAGE_TABLE + 31) & ~uint256(31));
-            CodePage.read(table, 0, size, frame + TABLE);
-        }
-    }
+    // --- sizes -------------------------------------------------------------------------------------------------------
 
     function totalOf(uint256 header) internal pure returns (uint256) {
         return header >> 192;
@@ -67,103 +41,165 @@ library OperatorTable {
     }
 
     function pagesFor(uint256 seats) internal pure returns (uint256) {
-        return (seats + SEATS_PER_PAGE - 1) / SEATS_PER_PAGE;
+        unchecked {
+            return (seats + SEATS_PER_PAGE - 1) / SEATS_PER_PAGE;
+        }
     }
 
-    /// @dev Where powers begin in a table.
-    function powersAt(uint256 seats) internal pure returns (uint256) {
-        return PAGES + 20 * pagesFor(seats);
+    /// @dev Where in the table the addresses of seat pages begin.
+    function pagesAt(uint256 seats) internal pure returns (uint256) {
+        unchecked {
+            return POWERS + 4 * seats;
+        }
+    }
+
+    /// @dev Where in the table owners begin.
+    function ownersAt(uint256 seats) internal pure returns (uint256) {
+        unchecked {
+            return pagesAt(seats) + 20 * pagesFor(seats);
+        }
     }
 
     function sizeOf(uint256 seats, uint256 minimumOwners) internal pure returns (uint256) {
-        return powersAt(seats) + (minimumOwners > 1 ? 6 : 4) * seats;
+        return ownersAt(seats) + (minimumOwners > 1 ? 2 : 0) * seats;
     }
 
-    /// @dev Starts the sum of keys at the aggregate of all.
-    function startAtAggregate(uint256 frame) internal pure {
-        BLS12381.padG2(frame + TABLE, frame + SUM);
+    // --- working memory of one verification --------------------------------------------------------------------------
+
+    // A frame: the pairing's input, 768 bytes, and the table, of which the aggregate key is the pairing's last 256. There
+    // keys are summed; the one that is added stands before the sum, in what becomes the rest of the pairing's input.
+    // Once the sum is done, all behind the pairing's input is free to work in. The frame lies at a fixed place: every
+    // position in it is a constant, which spares a tenth of the loop below.
+    uint256 internal constant FRAME = 256;
+    uint256 private constant PACKED = 256; // a key, packed
+    uint256 private constant WIDTH = 448;
+    uint256 private constant SHIFT = 480;
+    uint256 private constant OPERAND = 512; // the same key, padded
+    uint256 private constant TABLE = 768;
+    uint256 private constant TABLE_HEADER = 1024;
+    uint256 private constant TABLE_POWERS = 1036;
+    // Scratch space: the stack has no room for them.
+    uint256 private constant PAGE = 0;
+    uint256 private constant BASE = 32;
+
+    /// A table of one full page and without owners: what is read at once, and more than the hash will need.
+    uint256 private constant ONE_PAGE_TABLE = 704;
+
+    /// Memory was taken where the frame lies.
+    error FrameTaken(uint256 free);
+
+    /// @dev Takes the frame's memory and reads the table into it; before anything else takes memory, and once in a
+    /// call. Returns the table's header, which most functions below want. Without powers, nothing behind the header is
+    /// read, unless the table counts owners.
+    function open(address table, bool withPowers) internal view returns (uint256 header) {
+        uint256 free;
+        assembly ("memory-safe") {
+            free := mload(0x40)
+        }
+        if (free > FRAME) revert FrameTaken(free);
+        CodePage.read(table, 0, withPowers ? ONE_PAGE_TABLE : POWERS, TABLE);
+        bool isLarge;
+        assembly ("memory-safe") {
+            mstore(0x40, add(TABLE, ONE_PAGE_TABLE))
+            header := mload(TABLE_HEADER)
+            isLarge := or(gt(and(shr(176, header), 0xffff), SEATS_PER_PAGE), gt(and(shr(160, header), 0xffff), 1))
+        }
+        if (isLarge && (withPowers || minimumOwnersOf(header) > 1)) _readAll(table, header);
     }
 
-    /// @dev Starts the sum of keys at infinity: nobody.
-    function startAtNobody(uint256 frame) internal pure {
+    function _readAll(address table, uint256 header) private view {
+        uint256 size = sizeOf(seatsOf(header), minimumOwnersOf(header));
+        assembly ("memory-safe") {
+            let end := add(TABLE, and(add(size, 63), not(31)))
+            if gt(end, mload(0x40)) { mstore(0x40, end) }
+        }
+        CodePage.read(table, 0, size, TABLE);
+    }
+
+    /// @dev Starts the sum of keys at infinity, nobody, in place of the aggregate of all.
+    function startAtNobody() internal pure {
         assembly ("memory-safe") {
             // Beyond the end of calldata there are zeros.
-            calldatacopy(add(frame, SUM), calldatasize(), 256)
+            calldatacopy(TABLE, calldatasize(), 256)
         }
     }
 
-    /// @dev Adds the negated keys of `indices` to the frame's sum. Returns their power, and whether the indices were
-    /// what `listed` asks of them; if not, power and sum mean nothing, and `listed` says what is wrong.
-    function addNegatedKeys(uint256 frame, uint256 header, bytes calldata indices)
-        internal
-        view
-        returns (uint256 power, bool isOrdered)
-    {
-        uint256 powers = frame + TABLE + powersAt(seatsOf(header));
-        bool added = true;
+    /// @dev Adds the negated keys of `indices` to the sum. Returns their power, and whether the indices were what
+    /// `listed` asks of them and all keys were added; if not, power and sum mean nothing.
+    function addNegatedKeys(uint256 header, bytes calldata indices) internal view returns (uint256 power, bool isGood) {
+        uint256 seats = seatsOf(header);
+        uint256 isWide;
         assembly ("memory-safe") {
-            let seats := and(shr(176, header), 0xffff)
-            let isWide := gt(seats, 256)
-            let shift := sub(248, shl(3, isWide))
-            // The zeros that pad a coordinate to 64 bytes; each copy below overwrites the rest.
-            mstore(add(frame, OPERAND), 0)
-            mstore(add(frame, 832), 0)
-            mstore(add(frame, 896), 0)
-            mstore(add(frame, 960), 0)
-
-            isOrdered := iszero(and(indices.length, isWide))
-            let previous := not(0)
-            let page := 0
-            let limit := 0 // of the seats in `page`
-            let base := 0 // where in `page` the record of seat 0 would begin
-            let cursor := indices.offset
-            for { let end := add(cursor, indices.length) } lt(cursor, end) { cursor := add(add(cursor, 1), isWide) } {
-                let index := shr(shift, calldataload(cursor))
-                if iszero(lt(index, limit)) {
-                    if iszero(lt(index, seats)) {
-                        isOrdered := 0
-                        break
-                    }
-                    let pageNumber := div(index, SEATS_PER_PAGE)
-                    page := shr(96, mload(add(add(frame, add(TABLE, PAGES)), mul(pageNumber, 20))))
-                    base := sub(1, mul(pageNumber, mul(SEATS_PER_PAGE, RECORD)))
-                    limit := mul(add(pageNumber, 1), SEATS_PER_PAGE)
-                    if gt(limit, seats) { limit := seats }
-                }
-                let its := shr(224, mload(add(powers, shl(2, index))))
-                // A smaller index than the last may lie before `page`: a key of zeros is added then, and no harm done.
-                isOrdered := and(and(sgt(index, previous), gt(its, 0)), isOrdered)
-                previous := index
-                power := add(power, its)
-                extcodecopy(page, add(frame, PACKED), add(mul(index, RECORD), base), 192)
-                mcopy(add(frame, 784), add(frame, PACKED), 48)
-                mcopy(add(frame, 848), add(frame, 1072), 48)
-                mcopy(add(frame, 912), add(frame, 1120), 48)
-                mcopy(add(frame, 976), add(frame, 1168), 48)
-                added := and(staticcall(gas(), 0x0d, add(frame, SUM), 512, add(frame, SUM), 256), added)
-            }
+            isWide := gt(seats, 256)
         }
-        // Keys were checked when they were seated: only a lack of gas can fail here.
-        if (!added) revert BLS12381.PrecompileMissing(address(uint160(BLS12381.G2_ADD)));
+        if (indices.length & isWide != 0) return (0, false);
+        isGood = true;
+        assembly ("memory-safe") {
+            // The zeros that pad a coordinate to 64 bytes; each copy below overwrites the rest.
+            mstore(OPERAND, 0)
+            mstore(add(OPERAND, 64), 0)
+            mstore(add(OPERAND, 128), 0)
+            mstore(add(OPERAND, 192), 0)
+
+            mstore(WIDTH, add(isWide, 1))
+            mstore(SHIFT, sub(248, shl(3, isWide)))
+            let previous := not(0)
+            let cursor := indices.offset
+            for { let end := add(cursor, indices.length) } lt(cursor, end) {} {
+                // One seat page after the other.
+                let first := shr(mload(SHIFT), calldataload(cursor))
+                if iszero(lt(first, seats)) {
+                    isGood := 0
+                    break
+                }
+                let pageNumber := div(first, SEATS_PER_PAGE)
+                mstore(PAGE, shr(96, mload(add(add(TABLE_POWERS, shl(2, seats)), mul(pageNumber, 20)))))
+                // Where in the page the record of seat 0 would begin.
+                mstore(BASE, sub(1, mul(pageNumber, mul(SEATS_PER_PAGE, RECORD))))
+                let until := end
+                if gt(seats, SEATS_PER_PAGE) {
+                    let next := mul(add(pageNumber, 1), SEATS_PER_PAGE)
+                    for { until := add(cursor, mload(WIDTH)) } lt(until, end) { until := add(until, mload(WIDTH)) } {
+                        if iszero(lt(shr(mload(SHIFT), calldataload(until)), next)) { break }
+                    }
+                }
+                for {} lt(cursor, until) { cursor := add(cursor, mload(WIDTH)) } {
+                    let index := shr(mload(SHIFT), calldataload(cursor))
+                    // An index that is not in order may lie outside the page: a key of zeros is added then, no harm.
+                    extcodecopy(mload(PAGE), PACKED, add(mul(index, RECORD), mload(BASE)), 192)
+                    mcopy(add(OPERAND, 16), PACKED, 48)
+                    mcopy(add(OPERAND, 80), add(PACKED, 48), 48)
+                    mcopy(add(OPERAND, 144), add(PACKED, 96), 48)
+                    mcopy(add(OPERAND, 208), add(PACKED, 144), 48)
+                    isGood := and(and(staticcall(gas(), 0x0d, OPERAND, 512, TABLE, 256), sgt(index, previous)), isGood)
+                    previous := index
+                    let its := shr(224, mload(add(TABLE_POWERS, shl(2, index))))
+                    isGood := and(isGood, gt(its, 0))
+                    power := add(power, its)
+                }
+            }
+            // The last is the largest, if they are in order.
+            isGood := and(isGood, lt(previous, seats))
+        }
     }
 
     /// @dev The power of the listed seats, and whether `seat` is one of them. Reverts with the error of the first index
     /// that is not larger than the one before it, or names no seat with power.
-    function listed(uint256 frame, uint256 header, bytes calldata indices, uint256 seat)
+    function listed(uint256 header, bytes calldata indices, uint256 seat)
         internal
         pure
         returns (uint256 power, bool isListed)
     {
         uint256 seats = seatsOf(header);
-        uint256 width = seats > 256 ? 2 : 1;
+        uint256 width = _widthOf(seats);
         if (indices.length % width != 0) revert IQuorumVerifier.IndicesLength(indices.length);
         uint16 previous = 0;
         for (uint256 i = 0; i < indices.length / width; ++i) {
-            uint16 index = indexAt(indices, i, width);
+            uint16 index = _indexAt(indices, i, width);
             if (index >= seats) revert IQuorumVerifier.IndexOutOfRange(i, index, seats);
             if (i != 0 && index == previous) revert IQuorumVerifier.IndexDuplicate(i, index);
             if (index < previous) revert IQuorumVerifier.IndicesUnsorted(i, index);
-            uint256 its = powerAt(frame, header, index);
+            uint256 its = powerAt(index);
             if (its == 0) revert IQuorumVerifier.IndexWithoutPower(i, index);
             power += its;
             isListed = isListed || index == seat;
@@ -171,58 +207,78 @@ library OperatorTable {
         }
     }
 
-    /// @dev The number at `position` of `indices` that have `width` bytes each.
-    function indexAt(bytes calldata indices, uint256 position, uint256 width) internal pure returns (uint16 index) {
-        assembly ("memory-safe") {
-            index := shr(sub(256, shl(3, width)), calldataload(add(indices.offset, mul(position, width))))
-        }
-    }
-
-    function powerAt(uint256 frame, uint256 header, uint256 seat) internal pure returns (uint256 power) {
-        uint256 position = frame + TABLE + powersAt(seatsOf(header)) + 4 * seat;
-        assembly ("memory-safe") {
-            power := shr(224, mload(position))
-        }
-    }
-
-    /// @dev How many distinct owners the signers have; the indices have to be in order, the table with owners.
-    function countOwners(uint256 frame, uint256 header, bool isApproval, bytes calldata indices)
+    /// @dev How many distinct owners the signers have. The table has to count owners, the indices to be in order. To be
+    /// called last: it strikes the missing out of the powers in memory.
+    function countOwners(uint256 header, bool isApproval, bytes calldata indices)
         internal
         pure
         returns (uint256 owners)
     {
         uint256 seats = seatsOf(header);
-        uint256 width = seats > 256 ? 2 : 1;
-        uint256 position = frame + TABLE + powersAt(seats) + 4 * seats;
+        uint256 width = _widthOf(seats);
+        uint256 numbers = TABLE + ownersAt(seats);
         uint256[5] memory counted; // a bit for each owner's number
-        uint256 next = 0; // in `indices`
-        for (uint256 seat = 0; seat < seats; ++seat) {
-            bool isListed = next < indices.length && indexAt(indices, next / width, width) == seat;
-            if (isListed) next += width;
-            if (isListed == isApproval || powerAt(frame, header, seat) == 0) continue;
-            uint256 owner;
-            assembly ("memory-safe") {
-                owner := shr(240, mload(add(position, shl(1, seat))))
+        unchecked {
+            uint256 count = indices.length / width;
+            for (uint256 i = 0; i < count; ++i) {
+                uint256 index = _indexAt(indices, i, width);
+                if (isApproval) _strikeOut(index);
+                else owners += _countOwner(numbers + 2 * index, counted);
             }
-            uint256 bit = 1 << (owner & 255);
-            if (counted[owner >> 8] & bit != 0) continue;
-            counted[owner >> 8] |= bit;
-            ++owners;
+            if (!isApproval) return owners;
+            for (uint256 seat = 0; seat < seats; ++seat) {
+                if (powerAt(seat) != 0) owners += _countOwner(numbers + 2 * seat, counted);
+            }
+        }
+    }
+
+    function _strikeOut(uint256 seat) private pure {
+        assembly ("memory-safe") {
+            let position := add(TABLE_POWERS, shl(2, seat))
+            mstore(position, shr(32, shl(32, mload(position))))
+        }
+    }
+
+    /// @dev 1 if the owner whose number is at `ordinal` was not counted yet.
+    function _countOwner(uint256 ordinal, uint256[5] memory counted) private pure returns (uint256 isNew) {
+        assembly ("memory-safe") {
+            let owner := shr(240, mload(ordinal))
+            let position := add(counted, shl(5, shr(8, owner)))
+            let bit := shl(and(owner, 255), 1)
+            let bits := mload(position)
+            isNew := iszero(and(bits, bit))
+            mstore(position, or(bits, bit))
+        }
+    }
+
+    function powerAt(uint256 seat) internal pure returns (uint256 power) {
+        assembly ("memory-safe") {
+            power := shr(224, mload(add(TABLE_POWERS, shl(2, seat))))
+        }
+    }
+
+    function _widthOf(uint256 seats) private pure returns (uint256) {
+        return seats > 256 ? 2 : 1;
+    }
+
+    function _indexAt(bytes calldata indices, uint256 position, uint256 width) private pure returns (uint16 index) {
+        assembly ("memory-safe") {
+            index := shr(sub(256, shl(3, width)), calldataload(add(indices.offset, mul(position, width))))
         }
     }
 
     // --- one seat ----------------------------------------------------------------------------------------------------
 
     /// @dev Starts the sum of keys at the negated key of one seat, with power or not. Returns who sits there.
-    function startAtSeat(uint256 frame, uint256 header, uint256 seat) internal view returns (address operator) {
-        (address page, uint256 offset) = recordOf(frame + TABLE, header, seat);
-        CodePage.read(page, offset, BLS12381.PACKED_G2, frame + PACKED);
-        BLS12381.padG2(frame + PACKED, frame + SUM);
+    function startAtSeat(uint256 header, uint256 seat) internal view returns (address operator) {
+        (address page, uint256 offset) = recordOf(TABLE, header, seat);
+        CodePage.read(page, offset, BLS12381.PACKED_G2, PACKED);
+        BLS12381.padG2(PACKED, TABLE);
         return addressAt(page, offset + RECORD_OPERATOR);
     }
 
-    function operatorAt(uint256 frame, uint256 header, uint256 seat) internal view returns (address) {
-        (address page, uint256 offset) = recordOf(frame + TABLE, header, seat);
+    function operatorAt(uint256 header, uint256 seat) internal view returns (address) {
+        (address page, uint256 offset) = recordOf(TABLE, header, seat);
         return addressAt(page, offset + RECORD_OPERATOR);
     }
 
@@ -235,7 +291,7 @@ library OperatorTable {
         if (seat >= seatsOf(header)) {
             revert IQuorumVerifier.IndexOutOfRange(0, uint16(seat), seatsOf(header));
         }
-        uint256 position = table + PAGES + 20 * (seat / SEATS_PER_PAGE);
+        uint256 position = table + pagesAt(seatsOf(header)) + 20 * (seat / SEATS_PER_PAGE);
         assembly ("memory-safe") {
             page := shr(96, mload(position))
         }

@@ -18,12 +18,9 @@ library TableDraft {
     /// @dev A table that has seats, and neither pages, powers, total nor keys.
     function blank(uint256 seats, uint256 minimumOwners) internal pure returns (bytes memory draft) {
         draft = new bytes(OperatorTable.sizeOf(seats, minimumOwners));
-        // Powers are written eight at a time: what the last word has too many must not lie on anything else.
-        uint256 rest = BLS12381.allocate(32);
-        uint256 header = seats << 176 | minimumOwners << 160 | OperatorTable.pagesFor(seats) << 152;
+        uint256 header = seats << 176 | minimumOwners << 160;
         assembly ("memory-safe") {
-            mstore(rest, 0) // the last powers are summed with it
-            mstore(add(draft, 224), header)
+            mstore(add(draft, 288), header)
         }
     }
 
@@ -32,91 +29,86 @@ library TableDraft {
     }
 
     function setPage(bytes memory draft, uint256 index, address page) internal pure {
+        uint256 position = _pages(draft) + 20 * index;
         assembly ("memory-safe") {
-            let position := add(add(draft, 237), mul(index, 20))
-            // The twelve bytes behind it are the next page's, or powers.
-            mstore(position, or(shl(96, page), and(mload(position), 0xffffffffffffffffffffffff)))
+            mstore(position, or(shl(96, page), shr(160, shl(160, mload(position)))))
         }
     }
 
     function takePages(bytes memory draft, bytes memory other) internal pure {
-        uint256 size = OperatorTable.powersAt(seatsOf(draft)) - OperatorTable.PAGES;
+        uint256 size = 20 * OperatorTable.pagesFor(seatsOf(draft));
+        (uint256 target, uint256 position) = (_pages(draft), _pages(other));
         assembly ("memory-safe") {
-            mcopy(add(draft, 237), add(other, 237), size)
+            mcopy(target, position, size)
         }
     }
 
+    /// @dev Eight powers at a time. Of the last ones, those beyond the seats have to be zero: pages come after them.
     function setPowers(bytes memory draft, uint256 word, uint256 eight) internal pure {
-        uint256 position = _powers(draft) + 32 * word;
         assembly ("memory-safe") {
-            mstore(position, eight)
+            mstore(add(add(draft, 300), shl(5, word)), eight)
         }
     }
 
     function setPower(bytes memory draft, uint256 seat, uint256 power) internal pure {
-        uint256 position = _powers(draft) + 4 * seat;
         assembly ("memory-safe") {
+            let position := add(add(draft, 300), shl(2, seat))
             mstore(position, or(shl(224, power), shr(32, shl(32, mload(position)))))
         }
     }
 
     function setOwner(bytes memory draft, uint256 seat, uint256 ordinal) internal pure {
-        uint256 position = _powers(draft) + 4 * seatsOf(draft) + 2 * seat;
+        uint256 position = _pages(draft) + 20 * OperatorTable.pagesFor(seatsOf(draft)) + 2 * seat;
         assembly ("memory-safe") {
             mstore(position, or(shl(240, ordinal), shr(16, shl(16, mload(position)))))
         }
     }
 
-    /// @dev To be called once all powers, and no owners yet, are there.
+    /// @dev To be called once all powers are there; enters the total.
     /// @return total power
     /// @return voters how many seats have power
     function sum(bytes memory draft) internal pure returns (uint64 total, uint256 voters) {
         uint256 position = _powers(draft);
-        uint256 end = position + 4 * seatsOf(draft);
+        uint256 end = _pages(draft);
         uint256 totals = 0;
         uint256 counts = 0;
-        for (; position < end; position += 32) {
-            uint256 eight;
-            assembly ("memory-safe") {
-                eight := mload(position)
+        unchecked {
+            for (; position < end; position += 32) {
+                uint256 eight = _wordAt(position);
+                // What comes after the powers does not count.
+                if (end - position < 32) eight &= ~(type(uint256).max >> 8 * (end - position));
+                totals += (eight & EVERY_SECOND) + (eight >> 32 & EVERY_SECOND);
+                counts += _voters(eight) >> 31;
             }
-            totals += (eight & EVERY_SECOND) + (eight >> 32 & EVERY_SECOND);
-            counts += _voters(eight) >> 31;
+            counts = (counts & EVERY_SECOND) + (counts >> 32 & EVERY_SECOND);
+            total = uint64(totals) + uint64(totals >> 64) + uint64(totals >> 128) + uint64(totals >> 192);
+            voters = uint64(counts) + uint64(counts >> 64) + uint64(counts >> 128) + uint64(counts >> 192);
         }
-        counts = (counts & EVERY_SECOND) + (counts >> 32 & EVERY_SECOND);
-        total = uint64(totals) + uint64(totals >> 64) + uint64(totals >> 128) + uint64(totals >> 192);
-        voters = uint64(counts) + uint64(counts >> 64) + uint64(counts >> 128) + uint64(counts >> 192);
         assembly ("memory-safe") {
-            mstore(add(draft, 224), or(shl(192, total), mload(add(draft, 224))))
+            mstore(add(draft, 288), or(shl(192, total), mload(add(draft, 288))))
         }
     }
 
     /// @dev Whether the same keys are in both aggregates: same seat pages, same seats with power.
-    function hasVotersOf(bytes memory draft, bytes memory other) internal pure returns (bool) {
+    function hasVotersOf(bytes memory draft, bytes memory other) internal pure returns (bool isSame) {
         if (seatsOf(draft) != seatsOf(other)) return false;
-        uint256 size = OperatorTable.powersAt(seatsOf(draft)) - OperatorTable.PAGES;
-        bool isSame;
+        uint256 size = 20 * OperatorTable.pagesFor(seatsOf(draft));
+        (uint256 end, uint256 otherEnd) = (_pages(draft), _pages(other));
         assembly ("memory-safe") {
-            isSame := eq(keccak256(add(draft, 237), size), keccak256(add(other, 237), size))
+            isSame := eq(keccak256(end, size), keccak256(otherEnd, size))
         }
-        uint256 position = _powers(draft);
-        uint256 otherPosition = _powers(other);
-        for (uint256 end = position + 4 * seatsOf(draft); isSame && position < end; position += 32) {
-            uint256 eight;
-            uint256 otherEight;
-            assembly ("memory-safe") {
-                eight := mload(position)
-                otherEight := mload(otherPosition)
+        unchecked {
+            uint256 distance = otherEnd - end;
+            // The last words go on into the pages, which are the same.
+            for (uint256 position = _powers(draft); isSame && position < end; position += 32) {
+                isSame = _voters(_wordAt(position)) == _voters(_wordAt(position + distance));
             }
-            isSame = _voters(eight) == _voters(otherEight);
-            otherPosition += 32;
         }
-        return isSame;
     }
 
     function takeAggregate(bytes memory draft, bytes memory other) internal pure {
         assembly ("memory-safe") {
-            mcopy(add(draft, 32), add(other, 32), 192)
+            mcopy(add(draft, 32), add(other, 32), 256)
         }
     }
 
@@ -138,8 +130,9 @@ library TableDraft {
         assembly ("memory-safe") {
             target := add(draft, 32)
         }
-        BLS12381.packG2(sumAt, target);
-        BLS12381.negateG2(target);
+        BLS12381.packG2(sumAt, packed);
+        BLS12381.negateG2(packed);
+        BLS12381.padG2(packed, target);
     }
 
     // --- reading -----------------------------------------------------------------------------------------------------
@@ -149,9 +142,8 @@ library TableDraft {
     }
 
     function powerOf(bytes memory draft, uint256 seat) internal pure returns (uint256 power) {
-        uint256 position = _powers(draft) + 4 * seat;
         assembly ("memory-safe") {
-            power := shr(224, mload(position))
+            power := shr(224, mload(add(add(draft, 300), shl(2, seat))))
         }
     }
 
@@ -202,20 +194,34 @@ library TableDraft {
 
     function _header(bytes memory draft) private pure returns (uint256 header) {
         assembly ("memory-safe") {
-            header := mload(add(draft, 224))
+            header := mload(add(draft, 288))
         }
     }
 
     /// @dev Where in memory the powers begin.
     function _powers(bytes memory draft) private pure returns (uint256 position) {
         assembly ("memory-safe") {
-            position := add(draft, 32)
+            position := add(draft, 300)
         }
-        position += OperatorTable.powersAt(seatsOf(draft));
+    }
+
+    /// @dev Where in memory the addresses of seat pages begin.
+    function _pages(bytes memory draft) private pure returns (uint256) {
+        unchecked {
+            return _powers(draft) + 4 * seatsOf(draft);
+        }
+    }
+
+    function _wordAt(uint256 position) private pure returns (uint256 word) {
+        assembly ("memory-safe") {
+            word := mload(position)
+        }
     }
 
     /// @dev For each of eight powers its highest bit if it is not zero.
     function _voters(uint256 eight) private pure returns (uint256) {
-        return ((eight & LOW_BITS) + LOW_BITS | eight) & HIGH_BITS;
+        unchecked {
+            return ((eight & LOW_BITS) + LOW_BITS | eight) & HIGH_BITS;
+        }
     }
 }
