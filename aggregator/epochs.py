@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import structlog
 
-from aggregator.turns import TAKEOVER_SECONDS, is_stale, place_of
+from aggregator.turns import is_stale, patience, place_of
 from shared.constants import ROSTER_POLL_SECONDS
 from shared.errors import ChainUnavailable, PoiError, Reverted
 from shared.interfaces import Clock, Epochs, Settlement
@@ -34,6 +34,8 @@ class EpochKeeper:
     ) -> None:
         self._address, self._roster, self._epochs = address, roster, epochs
         self._settlement, self._clock = settlement, clock
+        self._power_unit: int | None = None  # never changes
+        self._seen_due: float | None = None  # since when a roll is due and would change anything; unix seconds
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -52,12 +54,23 @@ class EpochKeeper:
     async def _is_to_roll(self) -> bool:
         """Whether this aggregator should now: it is due, it would change the table, and those before it had time."""
         roster = self._roster()
-        table = roster.tables.get(roster.epoch)
-        if table is None or not is_stale(table, roster.operators, await self._epochs.power_unit()):
+        if not await self._is_due(roster):
+            self._seen_due = None
             return False
-        due = await self._epochs.rollable_at()
+        # Those before it have their time from here on: the contract may have allowed a roll long before the table got
+        # stale, and all would roll at once.
+        if self._seen_due is None:
+            self._seen_due = self._clock.now()
         place = place_of(self._address, roster.epoch, roster.operators)
-        return self._clock.now() >= due + place * TAKEOVER_SECONDS
+        return self._clock.now() >= self._seen_due + patience(place)
+
+    async def _is_due(self, roster: Roster) -> bool:
+        if self._power_unit is None:
+            self._power_unit = await self._epochs.power_unit()
+        table = roster.tables.get(roster.epoch)
+        if table is None or not is_stale(table, roster.operators, self._power_unit):
+            return False
+        return self._clock.now() >= await self._epochs.rollable_at()
 
     async def _roll(self) -> None:
         tx_hash = await self._epochs.roll()

@@ -8,7 +8,7 @@ import structlog
 
 from aggregator.finality import CONFIRM_SECONDS, LOOKS_SECONDS, RETRY_MAX_SECONDS, RETRY_SECONDS, patiently
 from shared import wire
-from shared.errors import PoiError, Reverted
+from shared.errors import CodecError, PoiError, Reverted
 from shared.interfaces import Court, Settlement, SignedVote, TaskStore
 
 log = structlog.get_logger(__name__)
@@ -47,8 +47,8 @@ class Accuser:
                 tx_hash = await patiently(lambda: self._court.report_equivocation(first, second))
                 await self._settlement.confirm(tx_hash, CONFIRM_SECONDS)
                 log.warning("equivocation reported", task=first.info.task_id.hex()[:8], seat=first.seat)
-            except Reverted as error:
-                if error.name != "AlreadyQueued":
+            except (Reverted, CodecError) as error:
+                if not isinstance(error, Reverted) or error.name != "AlreadyQueued":
                     log.error("the court refuses the evidence", task=first.info.task_id.hex()[:8], reason=str(error))
                     await self._store.delete(EVIDENCE, key)
                     return

@@ -139,6 +139,7 @@ class Aggregator:
         message = messages.decode_certificate(received.data)
         if isinstance(message, CertificateMessage):
             if message.certificate.task_info.task_id not in self._certificates:
+                await self._remember_harmed(message.certificate)
                 await self._settler.adopt(message.certificate)
             self._remember(message)
 
@@ -223,13 +224,18 @@ class Aggregator:
             invalid_power=tally.power(Verdict.INVALID),
         )
         # (6) persist, then publish; (7) settle
-        if verdict is Verdict.INVALID:
-            await self._settler.remember(tally.message.task_info.task_id, tally.message.request)
+        await self._remember_harmed(certificate)
         await self._settler.add(certificate)
         self._remember(message)
         await self._gossip.publish(self._topics.certificate, messages.encode(message))
         self._metrics.certificates.add(verdict=verdict.name.lower())
         log.info("certified", task=certificate.task_info.task_id.hex()[:8], verdict=verdict.name.lower())
+
+    async def _remember_harmed(self, certificate: TaskCertificate) -> None:
+        """Whom the slash that a rejection may queue compensates; whoever settles it, any aggregator may name them."""
+        tally = self.pool.tally(self._domain.task_info_hash(certificate.task_info))
+        if certificate.verdict is Verdict.INVALID and tally is not None:
+            await self._settler.remember(certificate.task_info.task_id, tally.message.request)
 
     def _remember(self, message: CertificateMessage) -> None:
         self._certificates.setdefault(message.certificate.task_info.task_id, message)

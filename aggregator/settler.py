@@ -23,7 +23,7 @@ from aggregator.finality import (
 )
 from aggregator.second_round import SecondRound
 from aggregator.slashing import SlashExecutor
-from aggregator.turns import TAKEOVER_SECONDS, place_of
+from aggregator.turns import TAKEOVER_SECONDS, has_rivals, patience, place_of
 from shared import messages
 from shared.batch import decode_document, make_batch
 from shared.constants import MAX_BATCH_SIZE
@@ -78,38 +78,31 @@ class Settler:
         self._settlement, self._store = settlement, store
         self._batch_seconds, self._max_batch = batch_seconds, min(max_batch, MAX_BATCH_SIZE)
         self._approved: asyncio.Queue[TaskCertificate] = asyncio.Queue()
-        self._rejected: asyncio.Queue[TaskCertificate] = asyncio.Queue()
-        self._standby: asyncio.Queue[tuple[TaskCertificate, int]] = (
-            asyncio.Queue()
-        )  # with this one's place in the order
+        self._single: asyncio.Queue[TaskCertificate] = asyncio.Queue()  # rejections, and who settles singly
+        self._standby: asyncio.Queue[tuple[TaskCertificate, bool]] = asyncio.Queue()  # and whether it is surely new
         self._held: set[Digest] = set()  # tasks that are on the disk here; certified again, they are settled once
         self._batches: dict[Digest, tuple[TaskCertificate, ...]] = {}  # of a former process, by root
         self._settled: dict[Digest, tuple[TaskCertificate, ...]] = {}  # likewise, by task id or root
         self._alone: list[TaskCertificate] = []  # likewise
         self._finality = Finality(settlement=settlement, store=store)
-        self._elsewhere = SettledElsewhere(domain=domain, settlement=settlement, reader=reader, content=content)
+        self._elsewhere = SettledElsewhere(
+            domain=domain, roster=roster, settlement=settlement, reader=reader, content=content
+        )
         self._slashes = SlashExecutor(court=court, settlement=settlement, store=store, clock=clock)
         self._accuser = Accuser(court=court, settlement=settlement, store=store)
         self._round = SecondRound(domain=domain, roster=roster, gossip=gossip, topics=topics)
         self._slots = asyncio.Semaphore(MAX_PARALLEL)
         self._group: asyncio.TaskGroup
+        self._started = 0.0  # of the loop's time
 
     async def add(self, certificate: TaskCertificate) -> None:
-        """Durable before it returns."""
-        if certificate.task_info.task_id not in self._held:
-            await self._store.put(UNSETTLED, certificate.task_info.task_id, messages.encode_certificate(certificate))
-            self._queue(certificate)
+        """This aggregator's own. Durable before it returns."""
+        await self._take(certificate, is_new=True)
 
     async def adopt(self, certificate: TaskCertificate) -> None:
-        """Another aggregator's, which may be gone before it settles it. Always from behind: it may be settled long
-        since, and only be repeated. Durable before it returns."""
-        task_id = certificate.task_info.task_id
-        if task_id in self._held:
-            return
-        await self._store.put(UNSETTLED, task_id, messages.encode_certificate(certificate))
-        if task_id not in self._held:
-            self._hold((certificate,))
-            self._standby.put_nowait((certificate, self._place(certificate) + 1))
+        """Another aggregator's, which may be gone before it settles it, or have settled it long since. Durable before
+        it returns."""
+        await self._take(certificate, is_new=False)
 
     async def remember(self, task_id: Digest, request: TaskRequest) -> None:
         """Whom a slash over this task compensates."""
@@ -134,19 +127,19 @@ class Settler:
             if task_id in sent_alone and task_id not in self._held:
                 self._hold((certificate,))
                 self._alone.append(certificate)
-            self._queue(certificate)
+            self._queue(certificate, is_new=False)
 
     async def run(self) -> None:
         """Until cancelled."""
         async with asyncio.TaskGroup() as group:
-            self._group = group
+            self._group, self._started = group, asyncio.get_running_loop().time()
             for root, certificates in self._batches.items():
                 group.create_task(self._resume(root, certificates))
             for certificate in self._alone:
                 group.create_task(self._settle_one(certificate))
             for key, certificates in self._settled.items():
                 group.create_task(self._see_through(key, certificates))
-            group.create_task(self._settle_rejections())
+            group.create_task(self._settle_single())
             group.create_task(self._settle_approvals())
             group.create_task(self._follow())
             group.create_task(self._stand_by())
@@ -158,44 +151,45 @@ class Settler:
         if isinstance(message, BatchVote) and message.batch.aggregator == self._address:
             self._round.count(message)
 
-    def _queue(self, certificate: TaskCertificate) -> None:
-        if certificate.task_info.task_id in self._held:
-            return
-        self._hold((certificate,))
-        place = self._place(certificate)
-        if place == 0:
-            self._settle_soon(certificate)
-        else:
-            self._standby.put_nowait((certificate, place))
+    async def _take(self, certificate: TaskCertificate, *, is_new: bool) -> None:
+        task_id = certificate.task_info.task_id
+        if task_id not in self._held:
+            await self._store.put(UNSETTLED, task_id, messages.encode_certificate(certificate))
+            self._queue(certificate, is_new=is_new)
 
-    def _place(self, certificate: TaskCertificate) -> int:
-        return place_of(self._address, certificate.task_info.epoch, self._roster().operators)
-
-    def _settle_soon(self, certificate: TaskCertificate) -> None:
-        is_batched = certificate.verdict is Verdict.VALID and not self._settles_singly(certificate)
-        (self._approved if is_batched else self._rejected).put_nowait(certificate)
-
-    def _settles_singly(self, certificate: TaskCertificate) -> bool:
-        """For hooks, which a batch does not call."""
-        definition = self._roster().definitions.get(certificate.task_info.task_definition_id)
-        return definition is not None and definition.terms.settles_singly
+    def _queue(self, certificate: TaskCertificate, *, is_new: bool) -> None:
+        if certificate.task_info.task_id not in self._held:
+            self._hold((certificate,))
+            self._standby.put_nowait((certificate, is_new))
 
     async def _stand_by(self) -> None:
         while True:
-            self._group.create_task(self._take_over(*await self._standby.get()))
+            self._group.create_task(self._await_turn(*await self._standby.get()))
 
-    async def _take_over(self, certificate: TaskCertificate, place: int) -> None:
+    async def _await_turn(self, certificate: TaskCertificate, is_new: bool) -> None:
         """Settles it if nobody before this one did; forgets it when it stands for good."""
-        await asyncio.sleep(place * TAKEOVER_SECONDS)
+        await asyncio.sleep(self._seconds_before_turn(certificate, is_new=is_new))
         task_id = certificate.task_info.task_id
         for seconds in (0.0, *LOOKS_SECONDS):
             await asyncio.sleep(seconds)
             if not await patiently(partial(self._elsewhere.holds, task_id)):
-                log.info("settling in another's place", task=task_id.hex()[:8], place=place)
                 self._settle_soon(certificate)
                 return
+        log.info("settled by another", task=task_id.hex()[:8])
         self._held.discard(task_id)
         await self._forget((certificate,))
+
+    def _seconds_before_turn(self, certificate: TaskCertificate, *, is_new: bool) -> float:
+        operators = self._roster().operators
+        seconds = patience(place_of(self._address, certificate.task_info.epoch, operators))
+        if is_new or not has_rivals(self._address, operators):
+            return seconds
+        # Others may have settled it while this process did not run; it has not read all of the chain's events yet.
+        return max(seconds, self._started + TAKEOVER_SECONDS - asyncio.get_running_loop().time())
+
+    def _settle_soon(self, certificate: TaskCertificate) -> None:
+        is_batched = certificate.verdict is Verdict.VALID and not self._roster().settles_singly(certificate.task_info)
+        (self._approved if is_batched else self._single).put_nowait(certificate)
 
     async def _follow(self) -> None:
         """The chain's events from the beginning, so that neither a slash nor a settlement is missed."""
@@ -208,9 +202,9 @@ class Settler:
     def _hold(self, certificates: tuple[TaskCertificate, ...]) -> None:
         self._held.update(certificate.task_info.task_id for certificate in certificates)
 
-    async def _settle_rejections(self) -> None:
+    async def _settle_single(self) -> None:
         while True:
-            certificate = await self._rejected.get()
+            certificate = await self._single.get()
             self._group.create_task(self._settle_one(certificate))
 
     async def _settle_approvals(self) -> None:
@@ -262,7 +256,8 @@ class Settler:
         try:
             roster = self._roster()
             batch = make_batch(self._domain, certificates, roster.epoch, self._address, roster.table_of)
-        except (ValueError, Ignore) as error:  # their document would be over one block, or an epoch is over
+        # Their document would be over one block, an epoch is over, or a reorg rolled it with other seats.
+        except (ValueError, Ignore, Reverted) as error:
             log.warning("no batch; its tasks settle one by one", reason=str(error), size=len(certificates))
             return False
         await self._content.add(batch.document)
@@ -271,28 +266,29 @@ class Settler:
             log.warning("batch found no quorum; its tasks settle one by one", size=batch.info.size)
             return False
         await self._store.put(BATCH, batch.info.root, batch.document)
-        is_settled = await self._submit(
+        refusal = await self._submit(
             lambda: self._settlement.submit_batch(submission), batch.certificates, what="batch"
         )
-        if is_settled:
+        if refusal is None:
             await self._on_settled(batch.info.root, batch.certificates)
         await self._store.delete(BATCH, batch.info.root)
-        return is_settled
+        return refusal is None
 
     async def _settle_one(self, certificate: TaskCertificate) -> None:
         task_id = certificate.task_info.task_id
         async with self._slots:
             await self._store.put(ALONE, task_id, b"")
-            is_settled = await self._submit(
-                lambda: self._settlement.submit_task(certificate), (certificate,), what="task"
-            )
-            if is_settled:
+            refusal = await self._submit(lambda: self._settlement.submit_task(certificate), (certificate,), what="task")
+            if refusal is None:
                 await self._on_settled(task_id, (certificate,))
+            elif refusal == "EpochExpired":  # for ever; others may be mended
+                self._held.discard(task_id)
+                await self._forget((certificate,))
 
     async def _submit(
         self, send: Callable[[], Awaitable[Digest]], certificates: tuple[TaskCertificate, ...], *, what: str
-    ) -> bool:
-        """Send and watch until the chain has it, whoever put it there. False when the contract refuses it."""
+    ) -> str | None:
+        """Send and watch until the chain has it, whoever put it there; or why the contract refuses it."""
         delay = RETRY_SECONDS
         while True:
             try:
@@ -301,16 +297,16 @@ class Settler:
                 await self._settlement.confirm(tx_hash, CONFIRM_SECONDS)
             except Reverted as error:
                 if error.name in ALREADY_SETTLED:
-                    return True  # another aggregator was faster, or we were, before a crash
+                    return None  # another aggregator was faster, or we were, before a crash
                 if not _is_behind(error):
                     log.error("the contract refuses to settle", what=what, reason=str(error))
-                    return False
+                    return error.name
                 log.warning("the chain's node is behind; sending again", what=what, reason=str(error))
             except (Dropped, ChainUnavailable) as error:
                 log.warning("transaction lost; sending again", what=what, reason=str(error))
             else:
                 log.info("settled", what=what, tx=tx_hash.hex()[:8], tasks=len(certificates))
-                return True
+                return None
             await asyncio.sleep(delay)
             delay = min(2 * delay, RETRY_MAX_SECONDS)
 

@@ -36,7 +36,7 @@ class SlashExecutor:
         if isinstance(event, SlashQueued):
             self._on_queued(event, group)
         elif isinstance(event, SlashExecuted | SlashCancelled):
-            self._on_done(event)
+            self._on_done(event, group)
 
     def _on_queued(self, slash: SlashQueued, group: asyncio.TaskGroup) -> None:
         """Again after a reorg, maybe for another time."""
@@ -45,15 +45,19 @@ class SlashExecutor:
             former[1].cancel()
         self._queued[slash.slash_id] = slash, group.create_task(self._see_through(slash))
 
-    def _on_done(self, event: SlashExecuted | SlashCancelled) -> None:
+    def _on_done(self, event: SlashExecuted | SlashCancelled, group: asyncio.TaskGroup) -> None:
         """Old ones are done with; a young one may still be taken back."""
         slash, task = self._queued.get(event.slash_id, (None, None))
         if slash is not None and task is not None and self._clock.now() > slash.executable_at + FINAL_SECONDS:
             task.cancel()
+            del self._queued[event.slash_id]
+            group.create_task(self._store.delete(HARMED, slash.task_id))
 
     async def _see_through(self, slash: SlashQueued) -> None:
         """Until it is executed or cancelled for good, whoever did it."""
-        await self._name_harmed(slash)
+        stored = await self._store.get(HARMED, slash.task_id)
+        if stored is not None:
+            await self._name_harmed(slash, messages.decode_request(stored))
         await asyncio.sleep(max(0.0, slash.executable_at - self._clock.now()))
         looks = iter(LOOKS_SECONDS)
         while True:
@@ -73,17 +77,30 @@ class SlashExecutor:
                 log.info("slash not executed", task=slash.task_id.hex()[:8], reason=refusal)
                 return
 
-    async def _name_harmed(self, slash: SlashQueued) -> None:
-        """Before the slash is due: afterwards all of it is the vault's."""
-        stored = await self._store.get(HARMED, slash.task_id)
-        if stored is None:
-            return
-        request = messages.decode_request(stored)
-        try:
-            tx_hash = await patiently(lambda: self._court.name_harmed(slash.slash_id, request))
-            await self._settlement.confirm(tx_hash, CONFIRM_SECONDS)
-        except PoiError as error:  # somebody else named it, or the slash is over; all else is for the operator to read
-            log.info("requester not named", task=slash.task_id.hex()[:8], reason=str(error))
+    async def _name_harmed(self, slash: SlashQueued, request: TaskRequest) -> None:
+        """Before it is executed: what moves then goes to whom is named, or to the vault. A reorg may take the name back
+        while the slash waits."""
+        await self._see_named(slash, request)
+        for seconds in LOOKS_SECONDS:
+            if self._clock.now() + seconds >= slash.executable_at:
+                return
+            await asyncio.sleep(seconds)
+            await self._see_named(slash, request)
+
+    async def _see_named(self, slash: SlashQueued, request: TaskRequest) -> None:
+        while True:
+            try:
+                tx_hash = await patiently(lambda: self._court.name_harmed(slash.slash_id, request))
+                await self._settlement.confirm(tx_hash, CONFIRM_SECONDS)
+            except Reverted as error:  # named already, or the slash is over; all else is for the operator to read
+                if error.name != "HarmedAlreadyNamed":
+                    log.info("requester not named", task=slash.task_id.hex()[:8], reason=str(error))
+                return
+            except PoiError as error:
+                log.warning("requester not named yet", task=slash.task_id.hex()[:8], reason=str(error))
+            else:
+                return
+            await asyncio.sleep(RETRY_SECONDS)
 
     async def _execute(self, slash_id: Digest) -> str | None:
         """Why the contract refuses, None when it did not."""

@@ -1,7 +1,8 @@
 """Gas of every step on chain, by real transactions on anvil under osaka rules: all addresses and slots are cold.
 
 `exec` is the receipt's gas less the 21,000 of a transaction and its calldata (4 gas a zero byte, 16 another): what a
-contract that calls in pays. `tx` is the whole receipt. k attesters are missing, spread over the table.
+contract that calls in pays; an inclusion proof's is read from GAS around the call. `tx` is the whole receipt. k
+attesters are missing, spread over the table.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from shared.adapters.chain_evm import (
     Sender,
 )
 from shared.adapters.chain_evm.abi import center_abi, tables_abi
+from shared.adapters.chain_evm.wire import tohex
 from shared.adapters.signers import LocalIdentitySigner
 from shared.batch import certificate_leaf
 from shared.crypto import bls
@@ -96,6 +98,19 @@ class Bench:
         receipt = await self.sender.confirm(await self.sender.send(to, data), CONFIRM_SECONDS)
         zeros = data.count(0)
         return receipt.gas_used - TX_GAS - ZERO_BYTE_GAS * zeros - BYTE_GAS * (len(data) - zeros)
+
+    async def call_gas(self, to: Address, data: bytes) -> int:
+        """What a contract pays for a call to an account that it has touched before, by two readings of GAS around it.
+        A transaction of so little work would pay EIP-7623's floor for its calldata instead."""
+        target = b"\x73" + to  # PUSH20
+        touch = target + b"\x31\x50"  # BALANCE POP
+        copy = b"\x36\x5f\x5f\x37"  # CALLDATACOPY(0, 0, CALLDATASIZE)
+        call = b"\x5a\x5f\x5f\x36\x5f" + target + b"\x5a\xfa\x50\x5a\x90\x03"  # GAS STATICCALL(…) POP GAS SWAP1 SUB
+        code = touch + copy + call + b"\x5f\x52\x60\x20\x5f\xf3"  # MSTORE(0) RETURN(0, 32)
+        meter = tohex(b"\x99" * 20)
+        transaction = {"to": meter, "data": tohex(data), "gas": hex(10_000_000)}
+        answer = await self.client.request("eth_call", transaction, "latest", {meter: {"code": tohex(code)}})
+        return int(str(answer), 16)
 
     def sign(self, digest: bytes, signers: tuple[int, ...]) -> bytes:
         return bls.aggregate(self.attesters[index].vote.sign(digest) for index in signers)
@@ -229,7 +244,7 @@ async def _measure_batch(bench: Bench, batch_size: int) -> list[Row]:
         bench.voters(first),
         tree.proof(leaves[0]),
     )
-    included = await bench.exec_gas(bench.deployment.center, data)
+    included = await bench.call_gas(bench.deployment.center, data)
     collections = [
         task.collection(bench, tree.root, tuple(tree.proof(leaf))) for task, leaf in zip(paid, leaves, strict=True)
     ]

@@ -84,12 +84,13 @@ class Admission:
             return former
         definition = self._check_definition(request)
         self._check_deadline(request, definition)
+        self._earnings.require_fee(request, definition)
         self._check_room()
         task = Task(task_id=task_id, request=request, requester_signature=signature, requested_at=self._clock.now())
         was_here = await self._content.has(request.input_cid)
         try:
             await self._check_input(request, document, definition)
-            async with self._earnings.covering(request, definition):
+            async with self._earnings.covering(task_id, request):
                 return await self._store(task, document)
         except RequestRefused:
             if document is None and not was_here:

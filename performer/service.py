@@ -66,7 +66,7 @@ class Performer:
         self._domain, self._roster = domain, roster
         self._gossip, self._topics, self._rules = gossip, topics, rules
         self._content, self._library, self._signer = content, library, signer
-        self.ledger, self._admission, self._settlements, self._earnings = ledger, admission, settlements, earnings
+        self.ledger, self._admission, self._settlements, self.earnings = ledger, admission, settlements, earnings
         self._clock, self._methods = clock, methods
         self._queue: asyncio.Queue[Task] = asyncio.Queue()
 
@@ -139,7 +139,7 @@ class Performer:
     async def run(self) -> None:
         """Until cancelled."""
         await self.ledger.load()
-        await self._earnings.load()
+        await self.earnings.load()
         for task in self.ledger.open_tasks():
             if task.phase is Phase.REQUESTED and task.failure is None:
                 self._queue.put_nowait(task)
@@ -150,7 +150,7 @@ class Performer:
                 attend(self._gossip, self._topics.certificate, self._rules.check_certificate, self._on_certificate)
             )
             group.create_task(self._settlements.run())
-            group.create_task(self._earnings.run())
+            group.create_task(self.earnings.run())
             group.create_task(self._keep_asking())
 
     async def _perform_next(self) -> None:

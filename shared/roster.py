@@ -67,6 +67,11 @@ class Roster:
             raise Ignore("unknown epoch")
         return table
 
+    def settles_singly(self, info: TaskInfo) -> bool:
+        """Whether the task must settle by itself, for its hook's sake. False for a definition that is not known."""
+        definition = self.definitions.get(info.task_definition_id)
+        return definition is not None and definition.terms.settles_singly
+
 
 EMPTY = Roster(epoch=0, operators=(), tables={}, definitions={})
 

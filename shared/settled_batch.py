@@ -5,7 +5,7 @@ from __future__ import annotations
 from shared.batch import MAX_DOCUMENT_BYTES, Batch, decode_document, document_cid, make_batch
 from shared.constants import FETCH_TIMEOUT_SECONDS
 from shared.digests import Domain
-from shared.errors import CodecError, Reverted
+from shared.errors import ChainUnavailable, CodecError, Reverted
 from shared.interfaces import ContentStore, OperatorReader
 from shared.types import BatchInfo, OperatorTable, TaskCertificate, TaskInfo
 
@@ -24,7 +24,7 @@ async def read_settled_batch(
         prefer=settled.aggregator,
     )
     certificates = decode_document(document)
-    tables = await _tables(certificates, reader)
+    tables = await _tables(certificates, settled.epoch, reader)
 
     def table_of(info: TaskInfo) -> OperatorTable:
         return tables[info.epoch, info.task_definition_id]
@@ -39,9 +39,10 @@ async def read_settled_batch(
 
 
 async def _tables(
-    certificates: tuple[TaskCertificate, ...], reader: OperatorReader
+    certificates: tuple[TaskCertificate, ...], batch_epoch: int, reader: OperatorReader
 ) -> dict[tuple[int, int], OperatorTable]:
-    """By epoch and task definition; those that the chain does not know are missing."""
+    """By epoch and task definition; those that the chain cannot know are missing. Raises `ChainUnavailable` for one
+    that it must know: the node that was asked is behind, and a batch given up for that would be fees given up."""
     found = {}
     for epoch, definition_id in {(c.task_info.epoch, c.task_info.task_definition_id) for c in certificates}:
         definition = await reader.task_definition(definition_id)
@@ -50,4 +51,6 @@ async def _tables(
         table = await reader.operator_table(epoch, definition.terms.attester_set)
         if table is not None:
             found[epoch, definition_id] = table
+        elif 1 <= epoch <= batch_epoch and definition.terms.attester_set == 0:
+            raise ChainUnavailable(f"the node does not know epoch {epoch} yet, of a batch that is settled")
     return found

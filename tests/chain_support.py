@@ -11,7 +11,6 @@ from pathlib import Path
 
 import msgspec
 
-from shared import batch
 from shared.adapters import deploy
 from shared.adapters.anvil import Anvil, AnvilSettings
 from shared.adapters.chain_evm import (
@@ -29,6 +28,7 @@ from shared.adapters.memory.chain import MemoryChain
 from shared.adapters.memory.chain_escrow import Voters
 from shared.adapters.signers import LocalIdentitySigner
 from shared.adapters.terms import Deployment, NetworkTerms, Registration
+from shared.batch import Batch, make_batch
 from shared.crypto import bls, ecdsa
 from shared.indices import indices_of
 from shared.interfaces import BatchSubmission, Collection, SignedVote
@@ -240,21 +240,19 @@ class Chain:
 
     def batch(
         self, names: Sequence[str], signers: Sequence[int] | None = None, epoch: int = 1
-    ) -> tuple[batch.Batch, BatchSubmission]:
+    ) -> tuple[Batch, BatchSubmission]:
         """Of one approval for each name."""
         return self.batch_of([self.certificate(self.info(name)) for name in names], signers, epoch)
 
     def batch_of(
         self, certificates: Sequence[TaskCertificate], signers: Sequence[int] | None = None, epoch: int = 1
-    ) -> tuple[batch.Batch, BatchSubmission]:
+    ) -> tuple[Batch, BatchSubmission]:
         chosen = tuple(range(len(self.people)) if signers is None else signers)
         domain, sender = self.deployment.domain, AGGREGATOR.address
-        made = batch.make_batch(domain, certificates, epoch, sender, lambda info: self.tables[info.epoch])
+        made = make_batch(domain, certificates, epoch, sender, lambda info: self.tables[info.epoch])
         return made, BatchSubmission(made.info, chosen, self.signed(domain.batch(made.info), chosen))
 
-    def collection(
-        self, request: TaskRequest, certificate: TaskCertificate, within: batch.Batch | None = None
-    ) -> Collection:
+    def collection(self, request: TaskRequest, certificate: TaskCertificate, within: Batch | None = None) -> Collection:
         """Of a task that OWNER settled by itself, or that settled within a batch."""
         domain, info = self.deployment.domain, certificate.task_info
         return Collection(

@@ -31,6 +31,7 @@ from shared.model_library import ModelLibrary
 from shared.types import (
     Digest,
     Role,
+    TaskTerms,
 )
 from shared.verification import METHODS
 from shared.verification.method import Method
@@ -269,8 +270,8 @@ class World(Cast):
             )
             yield aggregator, settler, store
 
-    async def chain(self) -> MemoryChain:
-        """With these operators, this definition and epoch 1 on it."""
+    async def chain(self, terms: TaskTerms = DEFINITION.terms) -> MemoryChain:
+        """With these operators, this definition under these terms and epoch 1 on it."""
         chain = MemoryChain(TERMS)
         assert chain.domain == self.domain
         attesting = zip(self.people, self.weights, strict=True)
@@ -282,7 +283,7 @@ class World(Cast):
             method=DEFINITION.method,
             model_hash=MODEL_HASH,
             card_cid=CARD_CID,
-            terms=DEFINITION.terms,
+            terms=terms,
         )
         await chain.roll_epoch()
         assert await chain.operator_table(1) == self.table_of(1)

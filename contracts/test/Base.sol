@@ -19,6 +19,7 @@ interface Vm {
     function stopPrank() external;
     function deal(address account, uint256 balance) external;
     function warp(uint256 timestamp) external;
+    function roll(uint256 blockNumber) external;
     function cool(address account) external;
     function etch(address account, bytes calldata code) external;
     function setNonce(address account, uint64 nonce) external;

@@ -3,12 +3,14 @@ pragma solidity ^0.8.28;
 
 import {ERC20} from "@openzeppelin/contracts/token/ERC20/ERC20.sol";
 
+import {Governed} from "../src/Governed.sol";
 import {IAttestationCenter} from "../src/interfaces/IAttestationCenter.sol";
 import {IOperatorRegistry} from "../src/interfaces/IOperatorRegistry.sol";
 import {ISlashingCourt} from "../src/interfaces/ISlashingCourt.sol";
 import {Cids} from "../src/libraries/Cids.sol";
 import {Currency} from "../src/libraries/Currency.sol";
 import {CourtNetwork} from "./CourtNetwork.sol";
+import {Network} from "./Network.sol";
 
 /// @notice A token that can take a fee of each transfer, and tell somebody about it.
 contract CourtToken is ERC20("Court", "CT") {
@@ -126,15 +128,57 @@ contract CompensationTest is CourtNetwork {
         court.nameHarmed(slashId, made);
     }
 
-    function test_nameHarmed_AFeeBeyondAllMeasureTakesAllThatIsSlashed() public {
+    /// The fee is the requester's own word; what a task costs is the definition's.
+    function test_nameHarmed_AFeeBeyondAllMeasureIsWorthTheDefinitionsFees() public {
         IAttestationCenter.TaskRequest memory made = request(1, type(uint256).max);
         bytes32 slashId = reject(center.taskRequestHash(made));
+        vm.expectEmit(address(court));
+        emit ISlashingCourt.HarmedNamed(slashId, requester, PRICE);
         court.nameHarmed(slashId, made);
-        assertEq(court.slashOf(slashId).value, type(uint96).max, "value");
+        assertEq(court.slashOf(slashId).value, PRICE, "value");
         vm.warp(block.timestamp + DISPUTE_WINDOW);
         court.executeSlash(slashId);
-        assertEq(court.owedTo(requester), 1 ether, "all of it");
+        assertEq(court.owedTo(requester), 1 ether, "all of a slash that is less");
         assertEq(court.owedTo(vault), 0, "nothing");
+    }
+
+    function test_nameHarmed_TheFeeCountsUpToTheDefinitionsFees() public {
+        assertEq(valueOf(request(1, PRICE - 1)), PRICE - 1, "a smaller fee");
+        assertEq(valueOf(request(2, PRICE)), PRICE, "the same");
+        assertEq(valueOf(request(3, PRICE + 1)), PRICE, "a larger fee");
+        assertEq(valueOf(request(4, 0)), 0, "no fee");
+    }
+
+    /// The request names its definition, whichever the offence was committed under.
+    function test_nameHarmed_TheRequestsDefinitionCounts() public {
+        uint16 cheap = addDefinition(Network.terms());
+        IAttestationCenter.TaskRequest memory made = request(1, PRICE);
+        made.taskDefinitionId = cheap;
+        assertEq(valueOf(made), 9 gwei, "all three of its fees");
+        made.taskDefinitionId = cheap + 1;
+        bytes32 slashId = reject(center.taskRequestHash(made));
+        vm.expectRevert(abi.encodeWithSelector(IAttestationCenter.UnknownTaskDefinition.selector, cheap + 1));
+        court.nameHarmed(slashId, made);
+    }
+
+    function test_nameHarmed_TheFeesOfThatMomentCount() public {
+        IAttestationCenter.TaskRequest memory made = request(1, PRICE);
+        bytes32 slashId = reject(center.taskRequestHash(made));
+        vm.prank(owner);
+        Governed(address(center)).announceChange("fees", 0, uint256(7 gwei) << 160 | uint256(2 gwei) << 80 | 1 gwei);
+        vm.warp(block.timestamp + CHANGE_DELAY);
+        Governed(address(center)).makeChange("fees", 0);
+        court.nameHarmed(slashId, made);
+        assertEq(court.slashOf(slashId).value, 10 gwei, "value");
+    }
+
+    function test_nameHarmed_KnowsTheLargestFeesThatADefinitionCanHave() public {
+        IAttestationCenter.TaskTerms memory dearest = terms();
+        uint80 most = type(uint80).max;
+        dearest.fees = IAttestationCenter.Fees({performer: most, attesters: most, aggregator: most});
+        IAttestationCenter.TaskRequest memory made = request(1, type(uint256).max);
+        made.taskDefinitionId = addDefinition(dearest);
+        assertEq(valueOf(made), 3 * uint256(most), "value");
     }
 
     function test_executeSlash_AllSlashesOfATaskTogetherGiveUpToItsFee() public {
@@ -170,21 +214,66 @@ contract CompensationTest is CourtNetwork {
         assertEq(court.owedTo(vault), 1.9 ether - FEE, "the rest");
     }
 
-    /// Protocol §9: who harms nobody but itself is paid back. It also leaves nothing for a slash that comes later.
-    function test_executeSlash_PaysBackWhoIsItsOwnRequester() public {
+    function test_executeSlash_AllSlashesOfATaskTogetherGiveUpToTheDefinitionsFees() public {
+        IAttestationCenter.TaskRequest memory made = request(1, PERFORMER_STAKE);
+        bytes32 missed = missDeadline(made);
+        bytes32 rejected = reject(center.taskRequestHash(made));
+        court.nameHarmed(rejected, made);
+        vm.warp(block.timestamp + DISPUTE_WINDOW);
+        court.executeSlash(missed);
+        court.executeSlash(rejected);
+        assertEq(court.owedTo(requester), PRICE, "once");
+        assertEq(court.owedTo(vault), 1.9 ether - PRICE, "the rest");
+    }
+
+    /// An operator that is about to be slashed invents a request, shows its own offence on it, and is its own harmed
+    /// requester: it loses all but the definition's fees.
+    function test_executeSlash_AnInventedRequestBuysNoStakeBack() public {
         IAttestationCenter.TaskRequest memory made = request(1, PERFORMER_STAKE);
         made.requester = performer;
-        bytes memory proof =
-            bytes.concat('{"modelHash":"0x', "0000000000000000000000000000000000000000000000000000000000000000", '"}');
-        IAttestationCenter.TaskInfo memory info = makeInfo(center.taskRequestHash(made), PERFORMER_ID, 1);
-        info.proofOfTask = string(Cids.ofRawBlock(sha256(proof)));
-        bytes32 own = court.reportTampering(info, ecdsaSignature(PERFORMER_ID, center.taskInfoHash(info)), proof, 1);
-        court.nameHarmed(own, made);
         bytes32 others = reject("somebody else's");
+        bytes32 own = tamper(made);
+        court.nameHarmed(own, made);
+        vm.warp(block.timestamp + DISPUTE_WINDOW);
+        assertEq(court.executeSlash(own), PERFORMER_STAKE, "everything is slashed");
+        assertEq(court.executeSlash(others), 0, "nothing is left");
+        assertEq(court.pay(performer), PRICE, "what a task costs");
+        assertEq(court.pay(vault), PERFORMER_STAKE - PRICE, "the rest is lost");
+        leaveAndWait();
+        assertEq(performer.balance, PRICE, "all that it has got of its stake");
+    }
+
+    /// With fees in proportion to a stake, as they are, that is nothing.
+    function test_executeSlash_ACheapDefinitionGivesTheInventorNextToNothing() public {
+        uint16 cheap = addDefinition(Network.terms());
+        IAttestationCenter.TaskRequest memory made = request(1, type(uint256).max);
+        (made.requester, made.taskDefinitionId) = (performer, cheap);
+        bytes32 own = tamper(made);
+        court.nameHarmed(own, made);
         vm.warp(block.timestamp + DISPUTE_WINDOW);
         court.executeSlash(own);
-        assertEq(court.pay(performer), PERFORMER_STAKE, "its own");
-        assertEq(court.executeSlash(others), 0, "nothing is left");
+        assertEq(court.owedTo(performer), 9 gwei, "the fees");
+        assertEq(court.owedTo(vault), PERFORMER_STAKE - 9 gwei, "the rest is lost");
+    }
+
+    /// Nor do many: each of its own slashes costs a tenth of what is left, and gives a task's fees back.
+    function test_executeSlash_ManyInventedRequestsBuyNoStakeBackEither() public {
+        uint16 cheap = addDefinition(Network.terms());
+        bytes32[] memory own = new bytes32[](8);
+        for (uint256 i = 0; i < own.length; ++i) {
+            IAttestationCenter.TaskRequest memory made = request(i, type(uint256).max);
+            (made.requester, made.taskDefinitionId) = (performer, cheap);
+            made.deadline = uint64(block.timestamp - 1 hours - 1);
+            own[i] = court.reportMissedDeadline(made, promiseFor(made));
+        }
+        vm.warp(block.timestamp + DISPUTE_WINDOW);
+        uint256 stake = PERFORMER_STAKE;
+        for (uint256 i = 0; i < own.length; ++i) {
+            stake -= court.executeSlash(own[i]);
+        }
+        assertEq(stakeOf(performer), stake, "nine tenths, eight times");
+        assertEq(court.owedTo(performer), own.length * 9 gwei, "the fees");
+        assertEq(court.owedTo(vault), PERFORMER_STAKE - stake - own.length * 9 gwei, "the rest is lost");
     }
 
     function testFuzz_executeSlash_NoWeiIsLostOrMade(uint256 fee, uint96 added) public {
@@ -197,7 +286,8 @@ contract CompensationTest is CourtNetwork {
         vm.warp(block.timestamp + DISPUTE_WINDOW);
         uint256 amount = court.executeSlash(slashId);
         assertEq(amount, (PERFORMER_STAKE + more) / 10, "amount");
-        assertEq(court.owedTo(requester), fee < amount ? fee : amount, "the requester's");
+        uint256 value = fee < PRICE ? fee : PRICE;
+        assertEq(court.owedTo(requester), value < amount ? value : amount, "the requester's");
         assertEq(court.owedTo(requester) + court.owedTo(vault), amount, "shared whole");
         assertEq(court.totalOwed(), amount, "owed");
         assertEq(address(court).balance, amount, "here");
@@ -328,6 +418,30 @@ contract CompensationTest is CourtNetwork {
     }
 
     // --- inside ------------------------------------------------------------------------------------------------------
+
+    /// @dev What the requester of a rejected task can get.
+    function valueOf(IAttestationCenter.TaskRequest memory made) private returns (uint256) {
+        bytes32 slashId = reject(center.taskRequestHash(made));
+        court.nameHarmed(slashId, made);
+        return court.slashOf(slashId).value;
+    }
+
+    /// @dev The performer shows its own fraud on the request.
+    function tamper(IAttestationCenter.TaskRequest memory made) private returns (bytes32 slashId) {
+        bytes memory proof =
+            bytes.concat('{"modelHash":"0x', "0000000000000000000000000000000000000000000000000000000000000000", '"}');
+        IAttestationCenter.TaskInfo memory info = makeInfo(center.taskRequestHash(made), PERFORMER_ID, 1);
+        info.proofOfTask = string(Cids.ofRawBlock(sha256(proof)));
+        return court.reportTampering(info, ecdsaSignature(PERFORMER_ID, center.taskInfoHash(info)), proof, 1);
+    }
+
+    function leaveAndWait() private {
+        vm.startPrank(performer);
+        registry.leave(performer);
+        vm.warp(block.timestamp + UNBONDING_SECONDS);
+        registry.withdraw(performer);
+        vm.stopPrank();
+    }
 
     /// @dev Another network, whose stake is a token.
     function deployForToken() private returns (CourtToken token) {

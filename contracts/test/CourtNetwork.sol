@@ -7,7 +7,8 @@ import {Digests} from "../src/libraries/Digests.sol";
 import {Network} from "./Network.sol";
 
 /// @notice A network with one performer, four attesters of equal stake (three are a quorum, two can reject), a requester
-/// without stake, and the offences that they can commit. Definition 0 slashes rejected tasks, STRICT outliers only.
+/// without stake, and the offences that they can commit. Definition 0 slashes rejected tasks, STRICT outliers only; both
+/// have fees of PRICE together, so that a slash of a tenth is worth less than a task, and one of everything more.
 abstract contract CourtNetwork is Network {
     uint256 internal constant PERFORMER_ID = 9;
     uint256 internal constant REQUESTER_ID = 20;
@@ -16,6 +17,8 @@ abstract contract CourtNetwork is Network {
     uint256 internal constant TWO = 3;
     uint256 internal constant PERFORMER_STAKE = 10 ether;
     uint16 internal constant STRICT = 1;
+    /// All that a definition's fees add up to: what a requester's compensation cannot exceed.
+    uint256 internal constant PRICE = 1.5 ether;
     uint32 internal constant STRICT_WINDOW = 2 days;
 
     address internal performer;
@@ -30,6 +33,11 @@ abstract contract CourtNetwork is Network {
             join(id, ATTESTER, MINIMUM_STAKE);
         }
         roll();
+    }
+
+    function terms() internal pure override returns (IAttestationCenter.TaskTerms memory dear) {
+        dear = super.terms();
+        dear.fees = IAttestationCenter.Fees({performer: 1 ether, attesters: 0.3 ether, aggregator: 0.2 ether});
     }
 
     function addStrictDefinition() internal {

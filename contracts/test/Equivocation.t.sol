@@ -5,6 +5,7 @@ import {IAttestationCenter} from "../src/interfaces/IAttestationCenter.sol";
 import {IQuorumVerifier} from "../src/interfaces/IQuorumVerifier.sol";
 import {ISlashingCourt} from "../src/interfaces/ISlashingCourt.sol";
 import {CourtNetwork} from "./CourtNetwork.sol";
+import {Keys} from "./Keys.sol";
 
 /// @notice Two votes of one attester on one task. Branches: tree/reportEquivocation.tree.
 contract EquivocationTest is CourtNetwork {
@@ -136,14 +137,14 @@ contract EquivocationTest is CourtNetwork {
         bytes32 firstDigest = center.voteDigest(center.taskInfoHash(info), VALID);
         bytes memory mismatch = abi.encodeWithSelector(IQuorumVerifier.SignatureMismatch.selector, firstDigest);
         // The liar signed one verdict, attester 3 the other.
-        bytes memory mixed = add(signatureOf(LIAR, first), signatureOf(3, second));
+        bytes memory mixed = Keys.add(signatureOf(LIAR, first), signatureOf(3, second));
         vm.expectRevert(mismatch);
         court.reportEquivocation(first, second, mixed);
         // One verdict alone, doubled or not.
         bytes memory single = signatureOf(LIAR, first);
         vm.expectRevert(mismatch);
         court.reportEquivocation(first, second, single);
-        single = add(single, signatureOf(LIAR, first));
+        single = Keys.add(single, signatureOf(LIAR, first));
         vm.expectRevert(mismatch);
         court.reportEquivocation(first, second, single);
         assertState(court.slashIdOf(ISlashingCourt.Offence.EQUIVOCATION, "task", liar), ISlashingCourt.State.NONE);
@@ -198,7 +199,7 @@ contract EquivocationTest is CourtNetwork {
         view
         returns (bytes memory)
     {
-        return add(signatureOf(id, first), signatureOf(id, second));
+        return Keys.add(signatureOf(id, first), signatureOf(id, second));
     }
 
     function bothOf(
@@ -208,23 +209,5 @@ contract EquivocationTest is CourtNetwork {
         ISlashingCourt.SignedVote memory second
     ) private view returns (bytes memory) {
         return bytes.concat(signatureOf(id, first), signatureOf(other, second));
-    }
-
-    /// @dev The sum of two packed G1 points.
-    function add(bytes memory left, bytes memory right) private view returns (bytes memory) {
-        (bool done, bytes memory sum) = address(0x0b).staticcall(bytes.concat(pad(left), pad(right)));
-        assertTrue(done && sum.length == 128, "addition precompile");
-        bytes memory packed = new bytes(96);
-        for (uint256 i = 0; i < 48; ++i) {
-            (packed[i], packed[48 + i]) = (sum[16 + i], sum[80 + i]);
-        }
-        return packed;
-    }
-
-    function pad(bytes memory packed) private pure returns (bytes memory padded) {
-        padded = new bytes(128);
-        for (uint256 i = 0; i < 48; ++i) {
-            (padded[16 + i], padded[80 + i]) = (packed[i], packed[48 + i]);
-        }
     }
 }

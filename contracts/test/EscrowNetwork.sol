@@ -5,6 +5,7 @@ import {IAttestationCenter} from "../src/interfaces/IAttestationCenter.sol";
 import {ITaskEscrow} from "../src/interfaces/ITaskEscrow.sol";
 import {Digests} from "../src/libraries/Digests.sol";
 import {Network} from "./Network.sol";
+import {Trees} from "./Trees.sol";
 
 /// @notice A performer, four attesters of unequal power, an aggregator and a requester with a deposit; and every way
 /// to a settled verdict that can be collected.
@@ -109,7 +110,7 @@ abstract contract EscrowNetwork is Network {
             made[i] = collectionOf(requests[i], info, isApproved, certify(info, isApproved, signers).indices);
             leaves[i] = leafOf(info.taskId, made[i]);
         }
-        (bytes32 root, bytes32[][] memory paths) = treeOf(leaves);
+        (bytes32 root, bytes32[][] memory paths) = Trees.treeOf(leaves);
         for (uint256 i = 0; i < requests.length; ++i) {
             (made[i].proof.root, made[i].proof.path) = (root, paths[i]);
         }
@@ -126,28 +127,6 @@ abstract contract EscrowNetwork is Network {
         uint32 set = center.taskDefinition(task.request.taskDefinitionId).terms.attesterSet;
         bytes32 votersHash = center.votersHashOf(task.epoch, set, task.indices);
         return Digests.hashLeaf(taskId, task.infoHash, task.isApproved, votersHash);
-    }
-
-    /// @dev A tree whose leaf i lies under root by i hashes from the right end; a proof needs no balance.
-    function treeOf(bytes32[] memory leaves) internal pure returns (bytes32 root, bytes32[][] memory paths) {
-        uint256 size = leaves.length;
-        paths = new bytes32[][](size);
-        root = leaves[0];
-        bytes32[] memory roots = new bytes32[](size);
-        roots[0] = root;
-        for (uint256 i = 1; i < size; ++i) {
-            root = root < leaves[i] ? keccak256(abi.encode(root, leaves[i])) : keccak256(abi.encode(leaves[i], root));
-            roots[i] = root;
-        }
-        for (uint256 i = 0; i < size; ++i) {
-            bool isFirst = i == 0;
-            paths[i] = new bytes32[](size - (isFirst ? 1 : i));
-            uint256 next = 0;
-            if (!isFirst) paths[i][next++] = roots[i - 1];
-            for (uint256 j = i + 1; j < size; ++j) {
-                paths[i][next++] = leaves[j];
-            }
-        }
     }
 
     // --- paying ------------------------------------------------------------------------------------------------------

@@ -76,7 +76,7 @@ abstract contract Network is Base {
     }
 
     /// @dev What most tests settle by: small fees, everybody votes, rejected tasks are slashed.
-    function terms() internal pure returns (IAttestationCenter.TaskTerms memory) {
+    function terms() internal pure virtual returns (IAttestationCenter.TaskTerms memory) {
         return IAttestationCenter.TaskTerms({
             fees: IAttestationCenter.Fees({performer: 5 gwei, attesters: 3 gwei, aggregator: 1 gwei}),
             attesterSet: 0,
@@ -210,6 +210,7 @@ abstract contract Network is Base {
     function vote(bytes32 digest, uint32 epoch, uint32 set, bool isApproval, uint256 signers)
         internal
         view
+        virtual
         returns (bytes memory signature, bytes memory indices)
     {
         (address[] memory members,, uint64[] memory powers) = tables.tableOf(epoch, set);

@@ -28,6 +28,7 @@ from shared.types import (
     BatchSettled,
     Deposit,
     Digest,
+    Fees,
     Offence,
     Operator,
     PeerKey,
@@ -63,6 +64,7 @@ from tests.chain_support import (
     open_chain,
     sha,
 )
+from tests.chain_walk import ACTS, EXITS, Walk
 
 VALID, INVALID = Verdict.VALID, Verdict.INVALID
 POWER = ETHER // POWER_UNIT
@@ -651,11 +653,21 @@ async def test_a_slash_waits_and_then_moves_the_exact_stake(network: Chain) -> N
 
 
 @pytest.mark.parametrize(
-    ("fee", "compensation"), [(0, 0), (ETHER // 30, ETHER // 30), (ETHER // 10, ETHER // 10), (2**200, ETHER // 10)]
+    ("fee", "price", "compensation"),
+    [
+        (0, ETHER, 0),
+        (ETHER // 30, ETHER, ETHER // 30),
+        (ETHER // 10, ETHER, ETHER // 10),
+        (2**200, ETHER, ETHER // 10),
+        (2**200, ETHER // 40, ETHER // 40),  # an invented fee buys no stake back
+        (2**200, 0, 0),
+    ],
 )
 async def test_who_asked_for_a_rejected_task_is_compensated_up_to_its_fee(
-    network: Chain, fee: int, compensation: int
+    chain: Chain, fee: int, price: int, compensation: int
 ) -> None:
+    network = chain
+    await network.populate(EQUAL, replace_terms(FREE, fees=Fees(performer=price - price // 4, attesters=price // 4)))
     request = network.request(fee=fee)
     slash_id = await reject(network, network.done(request))
     another = network.request(nonce=2, fee=fee)
@@ -766,7 +778,7 @@ async def test_votes_that_convict_nobody(network: Chain) -> None:
     ]
     unknown = [network.vote(0, network.info("a", task_definition_id=1), verdict) for verdict in (VALID, INVALID)]
     future = [network.vote(0, network.info("a", epoch=3), verdict) for verdict in (VALID, INVALID)]
-    cases = [
+    cases: list[tuple[SignedVote, SignedVote, str, tuple[object, ...]]] = [
         (good, good, "NoEquivocation", ()),
         (good, network.vote(0, network.info("b"), INVALID), "NoEquivocation", ()),
         # Two voters, who may differ.
@@ -775,8 +787,8 @@ async def test_votes_that_convict_nobody(network: Chain) -> None:
         # The second is somebody else's, or nobody's.
         (good, replace(network.vote(1, info, INVALID), seat=0), "SignatureMismatch", (digests[0],)),
         (replace(bad, seat=3), replace(good, seat=3), "IndexOutOfRange", (0, 3, 3)),
-        (*unknown, "UnknownTaskDefinition", (1,)),
-        (*future, "UnknownEpoch", (3, 2)),
+        (unknown[0], unknown[1], "UnknownTaskDefinition", (1,)),
+        (future[0], future[1], "UnknownEpoch", (3, 2)),
     ]
     for first, second, name, arguments in cases:
         await refused(network.court.report_equivocation(first, second), name, *arguments)
@@ -859,6 +871,21 @@ async def test_tasks_of_a_batch_are_paid_with_their_paths(paying: Chain) -> None
     assert await paying.escrow.earned_by(AGGREGATOR.address) == 5 * FEES.aggregator  # whom the batch names
     assert await paying.escrow.earned_by(OWNER.address) == 0
     assert await balance(paying) == Deposit(0)
+
+
+async def test_a_definition_that_settles_singly_is_not_paid_within_a_batch(chain: Chain) -> None:
+    await chain.populate(EQUAL, replace_terms(PAID, settles_singly=True))
+    request = chain.request(fee=FEE)
+    await deposit(chain, FEE)
+    certificate = chain.certificate(chain.done(request))
+    made, submission = chain.batch_of([certificate])
+    await chain.settle_batch(submission)
+    within = chain.collection(request, certificate, made)
+    await refused(chain.escrow.collect([within]), "NotSettled", certificate.task_info.task_id)
+
+    await chain.settle(certificate)
+    await chain.confirmed(chain.escrow.collect([chain.collection(request, certificate)]))
+    assert await chain.escrow.earned_by(PERFORMER.address) == TO_PERFORMER
 
 
 async def test_collections_that_are_refused(paying: Chain) -> None:
@@ -964,6 +991,10 @@ async def test_claims_go_to_the_rewards_receiver(chain: Chain) -> None:
     await chain.confirmed(chain.escrow.deposit(REQUESTER.address, hot.address, FEE))
     await chain.confirmed(chain.escrow.collect([chain.collection(request, certificate)]))
 
+    # A nonce is one performer's: the same one to another is another debt.
+    assert await chain.escrow.is_paid(REQUESTER.address, hot.address, 1)
+    assert not await chain.escrow.is_paid(REQUESTER.address, PERFORMER.address, 1)
+
     await chain.claim(hot.address, [chain.voters(certificate)], [0])
 
     assert await chain.balance_of(receiver) == TO_PERFORMER + FEES.attesters
@@ -1043,7 +1074,7 @@ async def test_events_come_in_order_from_any_block_on(network: Chain) -> None:
             await network.settle(network.certificate(network.info(name), verdict))
         await live.has(5)
 
-    told = [(type(event), event.task_id) for event in live.events if not isinstance(event, BatchSettled)]
+    told = [(type(event), event.task_id) for event in live.events if isinstance(event, Settled | SlashQueued)]
     expected = [(Settled, network.info(name).task_id) for name in names]
     assert told == [*expected[:2], (SlashQueued, network.info("b").task_id), *expected[2:]]
     assert [event.block for event in live.events] == sorted(event.block for event in live.events)
@@ -1091,3 +1122,43 @@ async def test_model_and_contracts_answer_alike(seed: int) -> None:
     real, model = await asyncio.gather(_outcomes("anvil", seed), _outcomes("memory", seed))
     assert real == model
     assert len({name for name, _ in real}) >= 6
+
+
+def _walk(seed: int, count: int) -> list[tuple[str, int]]:
+    """Much money first. Each wait is longer than all windows, so that no step depends on how busy the machine is."""
+    draw = random.Random(seed)
+    steps = [("deposit", 0)] * 4
+    for _ in range(count):
+        kind = draw.choice(["act"] * 12 + ["exit", "roll", "wait"])
+        what = {"act": draw.choice(ACTS), "exit": draw.choice(EXITS)}.get(kind, kind)
+        steps.append((what, 1100 if what == "wait" else draw.randrange(3)))
+    return steps
+
+
+async def _walked(kind: str, seed: int) -> tuple[list[tuple[str, str]], dict[str, object]]:
+    """What became of each step, and what is left at the end."""
+    async with open_chain(kind) as chain:
+        await chain.populate((3 * ETHER, 2 * ETHER, 2 * ETHER), PAID)
+        walk = Walk(chain)
+        outcomes = [(what, await walk.step(what, number)) for what, number in _walk(seed, 60)]
+        at, people = chain.deployment, [PERFORMER, *chain.people]
+        deposited = await balance(chain)
+        table = await chain.reader.operator_table(await chain.reader.current_epoch())
+        left: dict[str, object] = {
+            "balances": [await chain.balance_of(account) for account in (at.registry, at.escrow, at.court, VAULT)],
+            "stakes": [await chain.reader.stake_of(person.address) for person in people],
+            "owed": [await chain.reader.owed_to(account) for account in (VAULT, REQUESTER.address)],
+            "deposit": (deposited.balance, deposited.refunding),
+            "earned": [await chain.escrow.earned_by(p.address) for p in (PERFORMER, OWNER, AGGREGATOR)],
+            "operators": [(o.address, o.is_active, o.withdrawable_at > 0) for o in await chain.reader.operators()],
+            "table": table and table.entries,
+        }
+        return outcomes, left
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+async def test_money_and_power_go_the_same_ways_in_model_and_contracts(seed: int) -> None:
+    real, model = await asyncio.gather(_walked("anvil", seed), _walked("memory", seed))
+    assert real[0] == model[0]
+    assert real[1] == model[1]
+    assert len({what for what, outcome in real[0] if outcome == "done"}) >= 8

@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from eth_abi.abi import encode
 from eth_utils.crypto import keccak
 
 from shared import merkle
@@ -172,13 +171,6 @@ class CenterModel:
     def verdict_of(self, task_id: Digest) -> Verdict | None:
         record = self.records.get(task_id)
         return record.verdict if record else None
-
-    def record_of(self, task_id: Digest) -> bytes:
-        """As the contract keeps it: 31 bytes of a hash, then the verdict."""
-        record = self.records.get(task_id)
-        if record is None:
-            return bytes(32)
-        return keccak(encode(["bytes32", "address"], [record.leaf, record.aggregator]))[:31] + bytes([record.verdict])
 
     def included(
         self,

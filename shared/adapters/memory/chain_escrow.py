@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from shared.adapters.memory.chain_center import CenterModel, SettlementProof, voters_hash_of
+from shared.adapters.memory.chain_center import NO_ROOT, CenterModel, SettlementProof, voters_hash_of
 from shared.adapters.memory.chain_coins import Coins, hex_of, require_within
 from shared.adapters.memory.chain_registry import NOBODY
 from shared.crypto import ecdsa
@@ -110,6 +110,9 @@ class EscrowModel:
         if not ecdsa.is_signed_by(request.requester, task_id, task.requester_signature):
             raise Reverted("RequesterSignatureMismatch", (hex_of(request.requester), task_id))
         voters = voters_hash_of(task.epoch, terms.attester_set, task.indices)
+        # In a batch everybody's quorum would speak for the definition's set, and without its hooks.
+        if terms.settles_singly and task.root != NO_ROOT:
+            raise Reverted("NotSettled", (task_id,))
         proof = SettlementProof(task.root, task.aggregator, task.path)
         aggregator = self.center.require_settled(task_id, task.info_hash, task.is_approved, voters, proof)
         fees: Fees = terms.fees
@@ -168,11 +171,6 @@ class EscrowModel:
 
     def pool_of(self, pool: Voters) -> int:
         return self.pools.get(pool, 0)
-
-    def claimable_of(self, pool: Voters, seat: int) -> tuple[Address, int]:
-        """Who sits there, and what the pool has for them now."""
-        operator, _, share = self._share_of(pool, seat)
-        return operator, share - self.taken.get((pool, seat), 0)
 
     @property
     def held(self) -> int:

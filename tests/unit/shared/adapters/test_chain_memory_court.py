@@ -26,11 +26,13 @@ from shared.interfaces import SignedVote
 from shared.types import (
     Address,
     Digest,
+    Fees,
     Offence,
     SlashCancelled,
     SlashQueued,
     TaskInfo,
     TaskRequest,
+    TaskTerms,
     Verdict,
 )
 from tests.chain_support import (
@@ -54,11 +56,15 @@ def run(scenario: Coroutine[Any, Any, None]) -> None:
     run_virtual(scenario)
 
 
-async def opened(**terms: int) -> ModelChain:
+# So dear that a request may be worth half of its performer's stake.
+DEAR = TaskTerms(dispute_window=500, fees=Fees(performer=ETHER // 2))
+
+
+async def opened(**terms: Any) -> ModelChain:
     """Three attesters on a chain with a block a second."""
     chain = MemoryChain(replace(TERMS, owner=OWNER.address, **terms), block_seconds=1.0, poll_seconds=0.25)
     network = ModelChain.on(chain)
-    await network.populate(EQUAL)
+    await network.populate(EQUAL, DEAR)
     return network
 
 
