@@ -42,9 +42,11 @@ contract EpochTables is IEpochTables, BLSQuorumVerifier, EIP712 {
     }
 
     /// `record`: the page with −key, operator and owner. `nextFree`: the free seat + 1 after this free one.
+    /// `rotatedFor`: the epoch that its last rotation was for; 0 for none.
     struct Seat {
         address record;
         uint16 nextFree;
+        uint32 rotatedFor;
     }
 
     address private immutable _deployer;
@@ -107,9 +109,13 @@ contract EpochTables is IEpochTables, BLSQuorumVerifier, EIP712 {
     /// @inheritdoc IEpochTables
     function rotateKey(address operator, bytes calldata voteKey, bytes calldata possession) external onlySource {
         uint16 its = _requireSeat(operator);
+        uint32 next = _head.epoch + 1;
+        // A roll of several pages takes several calls. Who rotated again after each would have its page written anew
+        // instead of the others, for ever, and nobody could roll or leave.
+        if (_seats[its].rotatedFor == next) revert AlreadyRotated(operator, next);
         _takeKey(operator, voteKey, possession);
         address owner = OperatorTable.addressAt(_seats[its].record, OperatorTable.RECORD_OWNER);
-        _seats[its].record = VoteKey.write(voteKey, operator, owner);
+        (_seats[its].record, _seats[its].rotatedFor) = (VoteKey.write(voteKey, operator, owner), next);
         _room.dirtyPages |= _pageBit(its);
         emit VoteKeyRotated(operator, its, voteKey);
     }
@@ -159,7 +165,7 @@ contract EpochTables is IEpochTables, BLSQuorumVerifier, EIP712 {
         }
         room.dirtyPages |= _pageBit(taken);
         _room = room;
-        _seats[taken] = Seat({record: record, nextFree: 0});
+        _seats[taken] = Seat({record: record, nextFree: 0, rotatedFor: 0});
     }
 
     function _pageBit(uint256 number) private pure returns (uint16) {
@@ -253,7 +259,8 @@ contract EpochTables is IEpochTables, BLSQuorumVerifier, EIP712 {
 
     /// @inheritdoc IEpochTables
     function rollSet(uint32 epoch, uint32 set) external returns (uint64 total) {
-        bytes memory everybody = TableDraft.read(_validTableAt(epoch, 0));
+        // An expired one too: what a batch settled for a set is shared by this table, whenever it is claimed.
+        bytes memory everybody = TableDraft.read(_tableAt(epoch, 0));
         AttesterSets.Rules memory rules = _rulesOf(set);
         if (_setTables[epoch][set] != address(0)) revert SetAlreadyRolled(epoch, set);
         bytes memory draft = AttesterSets.draft(rules, everybody);

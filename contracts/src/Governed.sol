@@ -31,7 +31,7 @@ abstract contract Governed is Ownable2Step {
     uint256 private constant MAX_DELAY = 30 days;
     /// A change that was forgotten must not surprise anybody years later.
     uint256 private constant MAX_CHANGE_AGE = 30 days;
-    uint256 private constant MAX_PAUSE = 7 days;
+    uint256 internal constant MAX_PAUSE = 7 days;
 
     uint64 public immutable changeDelay;
     address public pauser;

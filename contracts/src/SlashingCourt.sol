@@ -21,6 +21,9 @@ contract SlashingCourt is Vetoes {
 
     /// How long after a task's deadline its settlement may still come before the promise counts as broken, in seconds.
     uint64 public constant ANSWER_SECONDS = 1 hours;
+    /// How long after that a broken promise can be reported, in seconds. What a batch settled can be reported too, and has
+    /// to be refuted: nobody should have to keep every proof, and watch for such reports, for ever.
+    uint64 public constant REPORT_SECONDS = 7 days;
     /// More than that no longer fits into a transaction: calldata costs at least 40 gas a byte (EIP-7623), and a
     /// transaction has at most 2^24 (EIP-7825).
     uint256 public constant MAX_PROOF_SIZE = 256 * 1024;
@@ -118,6 +121,8 @@ contract SlashingCourt is Vetoes {
         if (block.timestamp <= claimableAt) {
             revert DeadlineNotMissed(taskId, claimableAt > type(uint64).max ? type(uint64).max : uint64(claimableAt));
         }
+        uint256 reportableUntil = claimableAt + REPORT_SECONDS;
+        if (block.timestamp > reportableUntil) revert ReportTooLate(taskId, uint64(reportableUntil));
         if (isDelivered[taskId] || center.verdictOf(taskId) != 0) revert AlreadyDelivered(taskId);
         uint32 window = _termsOf(request.taskDefinitionId).disputeWindow;
         slashId = _queue(Offence.MISSED_DEADLINE, taskId, request.performer, window);

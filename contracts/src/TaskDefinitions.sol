@@ -17,7 +17,6 @@ abstract contract TaskDefinitions is IAttestationCenter, Governed {
     bytes32 private constant FEE_CALCULATOR = "feeCalculator";
 
     uint256 private constant MAX_DEADLINE = 30 days;
-    uint256 private constant MAX_PAUSE = 7 days;
     /// Bytes of a name, method or CID: whoever pays or slashes a task reads them all.
     uint256 private constant MAX_TEXT = 128;
     uint256 private constant FEE_BITS = 80;
@@ -154,7 +153,7 @@ abstract contract TaskDefinitions is IAttestationCenter, Governed {
 
     /// @inheritdoc IAttestationCenter
     function pauseTaskDefinition(uint16 taskDefinitionId, bool isPaused) external {
-        if (msg.sender != pauser) revert OnlyPauser(msg.sender);
+        if (msg.sender != pauser) revert NotPauser(msg.sender);
         _rulesOf(taskDefinitionId);
         _descriptions[taskDefinitionId].pausedUntil = isPaused ? uint64(block.timestamp + MAX_PAUSE) : 0;
         emit TaskDefinitionPaused(taskDefinitionId, isPaused);

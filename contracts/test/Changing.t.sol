@@ -162,9 +162,12 @@ contract ChangingTest is RegistryNetwork {
         assertEq(registry.operatorOf(account).voteKey, Keys.publicKey(voteSecret(11)), "the key of the next table");
         (, bytes[] memory keys,) = tables.tableOf(1, 0);
         assertEq(keys[0], Keys.publicKey(voteSecret(ID)), "the frozen table does not move");
+        roll();
         _rotateAs(patron, 12, "");
         roll();
         (, keys,) = tables.tableOf(2, 0);
+        assertEq(keys[0], Keys.publicKey(voteSecret(11)), "the operator may");
+        (, keys,) = tables.tableOf(3, 0);
         assertEq(keys[0], Keys.publicKey(voteSecret(12)), "the owner may too");
     }
 

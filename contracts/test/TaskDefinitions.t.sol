@@ -301,10 +301,10 @@ contract TaskDefinitionsTest is Network {
     }
 
     function test_pauseTaskDefinition_IsForThePauser() public {
-        vm.expectRevert(abi.encodeWithSelector(IAttestationCenter.OnlyPauser.selector, address(this)));
+        vm.expectRevert(abi.encodeWithSelector(Governed.NotPauser.selector, address(this)));
         center.pauseTaskDefinition(0, true);
         _change("pauser", 0, uint160(nobody));
-        vm.expectRevert(abi.encodeWithSelector(IAttestationCenter.OnlyPauser.selector, owner));
+        vm.expectRevert(abi.encodeWithSelector(Governed.NotPauser.selector, owner));
         vm.prank(owner);
         center.pauseTaskDefinition(0, true);
         vm.prank(nobody);

@@ -147,7 +147,6 @@ interface IAttestationCenter {
     error CourtAlreadySet(address court);
     error CourtNotSet();
     error InvalidCourt(address court);
-    error OnlyPauser(address caller);
     error InvalidSetting(string name, uint256 value);
 
     /// @notice Adds a kind of task. Owner only. Ids count from 0, and 0 is a definition like any other.

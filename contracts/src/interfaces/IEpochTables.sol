@@ -34,6 +34,8 @@ interface IEpochTables is IQuorumVerifier {
     error InvalidSetting(string name, uint256 value);
     error AlreadySeated(address operator);
     error NotSeated(address operator);
+    /// The attester has rotated for this epoch.
+    error AlreadyRotated(address operator, uint32 epoch);
     error TooManySeats(uint256 maximum);
     error VoteKeyLength(uint256 length);
     error PossessionLength(uint256 length);
@@ -61,7 +63,7 @@ interface IEpochTables is IQuorumVerifier {
         external
         returns (uint16);
 
-    /// @notice Another key from the next epoch on; older tables keep the old one. Source only.
+    /// @notice Another key from the next epoch on, once for each epoch; older tables keep the old one. Source only.
     function rotateKey(address operator, bytes calldata voteKey, bytes calldata possession) external;
 
     /// @notice Another power from the next epoch on; 0 for who sits but has no vote. Source only.
@@ -80,7 +82,8 @@ interface IEpochTables is IQuorumVerifier {
     /// @notice A set's rules, immutable. Anyone may create one; ids count from 1.
     function createAttesterSet(AttesterSet calldata rules) external returns (uint32 attesterSet);
 
-    /// @notice Writes a set's table of a valid epoch. Anyone may, once.
+    /// @notice Writes a set's table of any epoch there ever was. Anyone may, once; votes of an expired one still settle
+    /// nothing.
     function rollSet(uint32 epoch, uint32 attesterSet) external returns (uint64 totalPower);
 
     // --- reading ---

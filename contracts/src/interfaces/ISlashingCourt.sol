@@ -89,6 +89,7 @@ interface ISlashingCourt {
     error NotAnOutlier(bytes32 taskId);
     error OutliersNotSlashed(uint16 taskDefinitionId);
     error DeadlineNotMissed(bytes32 taskId, uint64 claimableAt);
+    error ReportTooLate(bytes32 taskId, uint64 reportableUntil);
     /// Recorded as delivered, or settled.
     error AlreadyDelivered(bytes32 taskId);
     /// Only a missed deadline is refuted by a verdict.
@@ -121,7 +122,8 @@ interface ISlashingCourt {
     ) external returns (bytes32 slashId);
 
     /// @notice A promise (`promiseDigest`) whose task is neither settled by itself nor delivered, `ANSWER_SECONDS` after
-    /// its deadline. Who settled it in a batch answers by `refuteMissedDeadline`.
+    /// its deadline, and no later than `REPORT_SECONDS` after that. Who settled it in a batch answers by
+    /// `refuteMissedDeadline`, once for the task.
     function reportMissedDeadline(IAttestationCenter.TaskRequest calldata request, bytes calldata performerSignature)
         external
         returns (bytes32 slashId);

@@ -18,6 +18,7 @@ from shared.interfaces import SignedVote
 from shared.types import Address, Digest, Offence, TaskInfo, TaskRequest, Verdict
 
 ANSWER_SECONDS = 3600
+REPORT_SECONDS = 7 * 24 * 3600
 MAX_VETOES = 3
 VETO_PERIOD_SECONDS = 30 * 24 * 3600
 MAX_DISPUTE_SECONDS = 365 * 24 * 3600
@@ -123,6 +124,8 @@ class CourtModel:
         claimable_at = request.deadline + ANSWER_SECONDS
         if now <= claimable_at:
             raise Reverted("DeadlineNotMissed", (task_id, min(claimable_at, MAX_TIME)))
+        if now > claimable_at + REPORT_SECONDS:
+            raise Reverted("ReportTooLate", (task_id, claimable_at + REPORT_SECONDS))
         if task_id in self.delivered or self.center.verdict_of(task_id) is not None:
             raise Reverted("AlreadyDelivered", (task_id,))
         window = self.center.definition(request.task_definition_id).terms.dispute_window

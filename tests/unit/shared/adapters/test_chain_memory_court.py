@@ -16,6 +16,7 @@ from shared.adapters.memory.chain_court import (
     ANSWER_SECONDS,
     GRADES,
     MAX_VETOES,
+    REPORT_SECONDS,
     VETO_PERIOD_SECONDS,
     State,
     slash_id_of,
@@ -138,10 +139,24 @@ def test_a_broken_promise_is_slashed_for_its_requester() -> None:
     run(scenario())
 
 
+def test_a_broken_promise_is_reported_within_a_week() -> None:
+    async def scenario() -> None:
+        network = await opened()
+        request = await asked(network)
+        task_id, word = network.deployment.domain.task_id(request), promise(network, request)
+        until = request.deadline + ANSWER_SECONDS + REPORT_SECONDS
+        network.chain.warp(until + 1 - await network.chain.chain_time())
+        await refused(network.chain.report_missed_deadline(request, word), "ReportTooLate", task_id, until)
+
+    run(scenario())
+
+
 def test_a_promise_of_a_task_that_nobody_defined_convicts_nobody() -> None:
     async def scenario() -> None:
         network = await opened()
-        request = msgspec.structs.replace(await asked(network), task_definition_id=1, deadline=1)
+        network.chain.warp(2 * ANSWER_SECONDS)
+        missed_at = await network.chain.chain_time() - ANSWER_SECONDS - 1
+        request = msgspec.structs.replace(await asked(network), task_definition_id=1, deadline=missed_at)
         await refused(
             network.chain.report_missed_deadline(request, promise(network, request)), "UnknownTaskDefinition", 1
         )
