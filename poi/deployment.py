@@ -29,8 +29,8 @@ POWER_UNIT_WEI = ETHER // 1000
 FUNDS_WEI = 1_000 * ETHER
 UNBONDING_SECONDS = 60
 EPOCH_SECONDS = 3600
-FEES = Fees()  # a local network's tasks are free, unless the requester offers more
 POLL_SECONDS = 0.05
+FREE = Fees()
 PASSWORD = "a local network protects nothing"  # noqa: S105
 # Known to everybody, and rich on local chains only.
 DEPLOYER = NodeKeys.from_seed(hashlib.sha256(b"local deployer").digest())
@@ -96,9 +96,10 @@ def make_keys(folder: Path) -> NodeKeys:
 
 
 async def deploy_network(
-    client: EvmClient, members: list[Member], models: list[Model], *, dispute_seconds: int
+    client: EvmClient, members: list[Member], models: list[Model], *, dispute_seconds: int, fees: Fees = FREE
 ) -> DeployedNetwork:
-    """Contracts, stakes, definitions and epoch 1. Raises `ConfigError` on a chain that gives no ether away."""
+    """Contracts, stakes, definitions and epoch 1; every task costs `fees`. Raises `ConfigError` on a chain that gives
+    no ether away."""
     accounts = [DEPLOYER.address, *(member.address for member in members)]
     await asyncio.gather(*(deploy.set_balance(client, account, FUNDS_WEI) for account in accounts))
     terms = deploy.NetworkTerms(
@@ -114,7 +115,7 @@ async def deploy_network(
     async with _sender(client, DEPLOYER, chain_id) as sender:
         deployment = await deploy.deploy(sender, terms)
         await asyncio.gather(*(_register(client, member, deployment) for member in members))
-        terms_of_tasks = TaskTerms(fees=FEES, dispute_window=dispute_seconds)
+        terms_of_tasks = TaskTerms(fees=fees, dispute_window=dispute_seconds)
         definitions = {model.name: await _define(sender, deployment, model, terms_of_tasks) for model in models}
         await deploy.roll_epoch(sender, deployment)
     return DeployedNetwork(deployment, definitions)

@@ -17,7 +17,7 @@ from shared.adapters.chain_evm.abi import (
 from shared.adapters.chain_evm.client import EvmClient
 from shared.adapters.chain_evm.forms import terms_form
 from shared.adapters.chain_evm.sender import Sender
-from shared.adapters.chain_evm.wire import Receipt, quantity, tohex
+from shared.adapters.chain_evm.wire import Call, Receipt, quantity, tohex
 from shared.adapters.terms import Deployment, NetworkTerms, Registration
 from shared.errors import ChainUnavailable, ConfigError
 from shared.types import Address, Cid, Digest, TaskTerms
@@ -32,6 +32,7 @@ __all__ = [
     "Registration",
     "add_stake",
     "announce_change",
+    "check_withdraw",
     "create_attester_set",
     "create_task_definition",
     "deploy",
@@ -42,6 +43,7 @@ __all__ = [
     "rotate_vote_key",
     "set_balance",
     "set_rewards_receiver",
+    "update_endpoints",
     "withdraw",
 ]
 
@@ -106,6 +108,13 @@ async def set_rewards_receiver(sender: Sender, deployment: Deployment, operator:
     await _tell_registry(sender, deployment, "setRewardsReceiver", operator, receiver)
 
 
+async def update_endpoints(
+    sender: Sender, deployment: Deployment, operator: Address, p2p_address: str, gateway_url: str
+) -> None:
+    """Where others find the operator from now on. The sender is the operator or its owner."""
+    await _tell_registry(sender, deployment, "updateEndpoints", operator, p2p_address, gateway_url)
+
+
 async def leave(sender: Sender, deployment: Deployment, operator: Address | None = None) -> None:
     """Starts an operator's exit, which is final. The sender has to be its owner; without `operator` it is both."""
     await _tell_registry(sender, deployment, "leave", operator or sender.address)
@@ -115,6 +124,11 @@ async def withdraw(sender: Sender, deployment: Deployment, operator: Address | N
     """Pays an operator's stake back to its owner, the sender, once it may leave. Raises `Reverted` with what it still
     waits for."""
     await _tell_registry(sender, deployment, "withdraw", operator or sender.address)
+
+
+async def check_withdraw(client: EvmClient, deployment: Deployment, operator: Address, owner: Address) -> None:
+    """Raises `Reverted` with what `withdraw` still waits for. Sends nothing."""
+    await client.call(Call(deployment.registry, registry_abi().call_data("withdraw", operator)), sender=owner)
 
 
 # --- what is voted on, and by whom ---------------------------------------------------------------

@@ -18,7 +18,9 @@ from shared.adapters.chain_evm.discovery import discover  # noqa: E402
 from shared.adapters.chain_evm.epochs import EvmEpochs  # noqa: E402
 from shared.adapters.chain_evm.escrow import EvmEscrow  # noqa: E402
 from shared.adapters.chain_evm.events import EventReader  # noqa: E402
+from shared.adapters.chain_evm.history import History  # noqa: E402
 from shared.adapters.chain_evm.reader import EvmOperatorReader  # noqa: E402
+from shared.adapters.chain_evm.rewards import EvmRewards, Pool  # noqa: E402
 from shared.adapters.chain_evm.sender import Sender  # noqa: E402
 from shared.adapters.chain_evm.settlement import EvmSettlement  # noqa: E402
 from shared.adapters.chain_evm.wire import Receipt  # noqa: E402
@@ -30,7 +32,10 @@ __all__ = [
     "EvmEpochs",
     "EvmEscrow",
     "EvmOperatorReader",
+    "EvmRewards",
     "EvmSettlement",
+    "History",
+    "Pool",
     "Receipt",
     "Sender",
     "discover",

@@ -10,7 +10,7 @@ from shared.adapters.chain_evm.sender import Sender
 from shared.adapters.terms import Deployment
 from shared.crypto import bls
 from shared.interfaces import SignedVote
-from shared.types import Digest, TaskRequest
+from shared.types import Address, Digest, TaskRequest
 
 
 class EvmCourt:
@@ -28,6 +28,10 @@ class EvmCourt:
 
     async def execute_slash(self, slash_id: Digest) -> Digest:
         return await self._send("executeSlash", slash_id)
+
+    async def pay(self, account: Address) -> Digest:
+        """What the court owes a harmed requester, or the vault. Anyone may."""
+        return await self._send("pay", account)
 
     async def _send(self, function: str, *arguments: Any) -> Digest:
         return await self._sender.send(self._court, court_abi().call_data(function, *arguments))

@@ -28,6 +28,15 @@ class EvmEscrow:
         data = escrow_abi().call_data("deposit", requester, performer, amount)
         return await self._sender.send(self._escrow, data, amount)
 
+    async def start_refund(self, performer: Address, amount: int) -> Digest:
+        """Of the sender's own deposit. Replaces what was asked for before, and starts the delay again."""
+        data = escrow_abi().call_data("startRefund", performer, amount)
+        return await self._sender.send(self._escrow, data)
+
+    async def refund(self, performer: Address) -> Digest:
+        """Pays the sender what is due of it."""
+        return await self._sender.send(self._escrow, escrow_abi().call_data("refund", performer))
+
     async def collect(self, tasks: Sequence[Collection]) -> Digest:
         data = escrow_abi().call_data("collect", [_collection(task) for task in tasks])
         return await self._sender.send(self._escrow, data)
