@@ -157,10 +157,10 @@ contract GasTest is EscrowNetwork {
     function test_gas_RollEpoch() public {
         bytes memory message = abi.encodeCall(IEpochTables.rollEpoch, ());
         vm.warp(tables.rollableAt());
-        _costs("the same voters", address(tables), message, 141_000);
+        _costs("the same voters", address(tables), message, 151_000);
         vm.prank(attesterIn(0));
         registry.leave(attesterIn(0));
-        _costs("one less", address(tables), message, 160_000);
+        _costs("one less", address(tables), message, 167_000);
         join(NEWCOMER_ID, ATTESTER, MINIMUM_STAKE);
         vm.warp(tables.rollableAt());
         _costs("one more", address(tables), message, 729_000);

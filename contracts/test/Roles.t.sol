@@ -84,7 +84,7 @@ contract RolesTest is Network {
         message = abi.encodeCall(IAttestationCenter.createTaskDefinition, ("", "", 0, "", terms()));
         _add(target, message, owner, Ownable.OwnableUnauthorizedAccount.selector);
         message = abi.encodeCall(IAttestationCenter.pauseTaskDefinition, (0, true));
-        _add(target, message, owner, IAttestationCenter.OnlyPauser.selector);
+        _add(target, message, owner, Governed.NotPauser.selector);
     }
 
     function _listCourt() private {

@@ -55,6 +55,7 @@ abstract contract Books is Network {
     mapping(uint32 epoch => uint256 time) internal supersededAt;
     mapping(uint32 epoch => bytes32 hash) internal tableHash;
     mapping(uint32 epoch => bool) internal isSetRolled;
+    mapping(uint256 id => uint32 epoch) internal rotatedFor;
     mapping(bytes32 keyHash => uint256 secret) internal secretOf;
 
     function setUp() public virtual override {
@@ -114,9 +115,9 @@ abstract contract Books is Network {
         return block.timestamp < Governed(which).pausedUntil();
     }
 
-    /// @dev One of `count` times.
-    function isRare(uint256 seed, uint256 count) internal pure returns (bool) {
-        return uint256(keccak256(abi.encode("rare", seed))) % count == 0;
+    /// @dev One of `oneIn` times.
+    function isRare(uint256 seed, uint256 oneIn) internal pure returns (bool) {
+        return uint256(keccak256(abi.encode("rare", seed))) % oneIn == 0;
     }
 
     function idAt(uint256 seed) internal pure returns (uint256) {

@@ -105,6 +105,7 @@ abstract contract Stakes is Books {
         uint256 secret = isOld ? voteSecret(id) : uint256(keccak256(abi.encode(id, books[id].rotations + 1))) >> 2;
         bytes4 refusal = notStaying(id);
         if (refusal == 0 && books[id].roles & ATTESTER == 0) refusal = IEpochTables.NotSeated.selector;
+        if (refusal == 0 && rotatedFor[id] == epoch + 1) refusal = IEpochTables.AlreadyRotated.selector;
         if (refusal == 0 && isOld) refusal = IEpochTables.VoteKeyTaken.selector;
 
         bytes memory key = Keys.publicKey(secret);
@@ -114,6 +115,7 @@ abstract contract Stakes is Books {
         attempt(accountOf(id), address(registry), message, refusal);
         if (refusal != 0) return;
         ++books[id].rotations;
+        rotatedFor[id] = epoch + 1;
         secretOf[keccak256(key)] = secret;
         ++done["rotate"];
     }
@@ -142,8 +144,7 @@ abstract contract Stakes is Books {
 
     function rollSetOf(uint32 of_) private {
         bytes4 refusal = 0;
-        if (isExpired(of_)) refusal = IQuorumVerifier.EpochExpired.selector;
-        else if (isSetRolled[of_]) refusal = IEpochTables.SetAlreadyRolled.selector;
+        if (isSetRolled[of_]) refusal = IEpochTables.SetAlreadyRolled.selector;
         attempt(requesterAt(of_), address(tables), abi.encodeCall(IEpochTables.rollSet, (of_, SET)), refusal);
         if (refusal != 0) return;
         isSetRolled[of_] = true;
