@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from aggregator.deadlines import Deadlines
 from aggregator.epochs import EpochKeeper
 from aggregator.pool import Counted, Tally, VotePool
 from aggregator.settler import Settler
@@ -18,11 +19,11 @@ from shared.crypto import bls
 from shared.digests import Domain
 from shared.duty import attend
 from shared.errors import Ignore, Reject
-from shared.interfaces import Gossip, Received, SignedVote
+from shared.interfaces import Clock, Gossip, Received, SignedVote
 from shared.messages import AbstainMessage, CertificateMessage, Topics, VoteMessage
 from shared.metrics import Metrics
 from shared.roster import Roster
-from shared.types import Address, Digest, TaskCertificate, Verdict
+from shared.types import Address, Digest, TaskCertificate, TaskRequest, Verdict
 from shared.validation import GossipRules, verify_certificate
 
 if TYPE_CHECKING:
@@ -46,13 +47,16 @@ class Aggregator:
         rules: GossipRules,
         settler: Settler,
         keeper: EpochKeeper,
+        clock: Clock,
         metrics: Metrics | None = None,
     ) -> None:
         self._metrics = metrics or Metrics("aggregator")
         self._domain, self._roster = domain, roster
         self._gossip, self._topics, self._rules = gossip, topics, rules
-        self._settler, self._keeper = settler, keeper
+        self._settler, self._keeper, self._clock = settler, keeper, clock
         self.pool = VotePool()
+        self._deadlines = Deadlines(clock=clock, conclude=self._conclude)
+        self._duties: asyncio.TaskGroup
         self._early: OrderedDict[tuple[Digest, bytes, Verdict], Ballot] = OrderedDict()
         self._certificates: OrderedDict[Digest, CertificateMessage] = OrderedDict()  # by task id
         self._concluding: set[Digest] = set()  # task ids whose certificate is being made
@@ -89,6 +93,7 @@ class Aggregator:
             rules=node.rules,
             settler=settler,
             keeper=keeper,
+            clock=node.clock,
             metrics=node.metrics,
         )
 
@@ -96,6 +101,7 @@ class Aggregator:
         """Until cancelled."""
         await self._settler.recover()
         async with asyncio.TaskGroup() as duties:
+            self._duties = duties
             duties.create_task(attend(self._gossip, self._topics.task, self._rules.check_task, self._on_task))
             duties.create_task(attend(self._gossip, self._topics.vote, self._rules.check_vote, self._on_ballot))
             duties.create_task(
@@ -115,12 +121,16 @@ class Aggregator:
         if known is not None and known.certificate.task_info == message.task_info:
             # The performer asks again: our certificate was lost on the way to it.
             await self._gossip.publish(self._topics.certificate, messages.encode(known))
+            if self._roster().lacks_votes(known.certificate):  # another's, and only now its request is known here
+                await self._settler.adopt(known.certificate, message.request)
             return
         table = self._roster().table_of(message.task_info)
         tally = self.pool.open(info_hash, message, table)
         # Out of the waiting room at once: while one is counted, others come and go there.
         for ballot in [self._early.pop(key) for key in list(self._early) if key[0] == info_hash]:
             await self._count(ballot, tally)
+        if self._roster().waits_for_all(message.task_info):
+            self._deadlines.watch(tally, self._duties)
         await self._conclude(tally)  # once more, in case that it could not be stored the last time
 
     async def _on_ballot(self, received: Received) -> None:
@@ -140,7 +150,7 @@ class Aggregator:
         if isinstance(message, CertificateMessage):
             if message.certificate.task_info.task_id not in self._certificates:
                 await self._remember_harmed(message.certificate)
-                await self._settler.adopt(message.certificate)
+                await self._settler.adopt(message.certificate, self._request_of(message.certificate))
             self._remember(message)
 
     async def _count(self, ballot: Ballot, tally: Tally) -> None:
@@ -191,9 +201,11 @@ class Aggregator:
         return False
 
     async def _conclude(self, tally: Tally) -> None:
-        """(4) at the strict quorum, once."""
+        """(4) at the strict quorum, once; where the definition waits for all votes, when no more can come."""
         task_id, verdict = tally.message.task_info.task_id, tally.reached()
         if verdict is None or task_id in self._certificates or task_id in self._concluding:
+            return
+        if self._roster().waits_for_all(tally.message.task_info) and tally.waits(self._clock.now()):
             return
         self._concluding.add(task_id)
         try:
@@ -225,7 +237,7 @@ class Aggregator:
         )
         # (6) persist, then publish; (7) settle
         await self._remember_harmed(certificate)
-        await self._settler.add(certificate)
+        await self._settler.add(certificate, tally.message.request)
         self._remember(message)
         await self._gossip.publish(self._topics.certificate, messages.encode(message))
         self._metrics.certificates.add(verdict=verdict.name.lower())
@@ -233,9 +245,14 @@ class Aggregator:
 
     async def _remember_harmed(self, certificate: TaskCertificate) -> None:
         """Whom the slash that a rejection may queue compensates; whoever settles it, any aggregator may name them."""
+        request = self._request_of(certificate)
+        if certificate.verdict is Verdict.INVALID and request is not None:
+            await self._settler.remember(certificate.task_info.task_id, request)
+
+    def _request_of(self, certificate: TaskCertificate) -> TaskRequest | None:
+        """None while its task was not heard of here."""
         tally = self.pool.tally(self._domain.task_info_hash(certificate.task_info))
-        if certificate.verdict is Verdict.INVALID and tally is not None:
-            await self._settler.remember(certificate.task_info.task_id, tally.message.request)
+        return tally.message.request if tally is not None else None
 
     def _remember(self, message: CertificateMessage) -> None:
         self._certificates.setdefault(message.certificate.task_info.task_id, message)

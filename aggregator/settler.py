@@ -11,6 +11,7 @@ from functools import partial
 
 import structlog
 
+from aggregator.deadlines import passed
 from aggregator.elsewhere import SettledElsewhere
 from aggregator.evidence import Accuser
 from aggregator.finality import (
@@ -48,6 +49,7 @@ log = structlog.get_logger(__name__)
 
 UNSETTLED = "unsettled"  # task id → certificate
 BATCH = "batch"  # root → batch document
+LATE = "late"  # task id → request: its certificate lacks votes that its definition waits for until the deadline
 ALONE = "alone"  # task id → nothing: it was sent by itself, and is not to settle in a batch beside that
 MAX_PARALLEL = 8
 ALREADY_SETTLED = frozenset({"TaskAlreadySettled", "BatchAlreadySettled"})
@@ -78,16 +80,18 @@ class Settler:
         self._settlement, self._store = settlement, store
         self._batch_seconds, self._max_batch = batch_seconds, min(max_batch, MAX_BATCH_SIZE)
         self._approved: asyncio.Queue[TaskCertificate] = asyncio.Queue()
-        self._single: asyncio.Queue[TaskCertificate] = asyncio.Queue()  # rejections, and who settles singly
+        self._single: asyncio.Queue[TaskCertificate] = asyncio.Queue()  # rejections, late and singly settling ones
         self._standby: asyncio.Queue[tuple[TaskCertificate, bool]] = asyncio.Queue()  # and whether it is surely new
         self._held: set[Digest] = set()  # tasks that are on the disk here; certified again, they are settled once
         self._batches: dict[Digest, tuple[TaskCertificate, ...]] = {}  # of a former process, by root
         self._settled: dict[Digest, tuple[TaskCertificate, ...]] = {}  # likewise, by task id or root
         self._alone: list[TaskCertificate] = []  # likewise
+        self._late: dict[Digest, TaskRequest] = {}  # by task id; each is on the disk
         self._finality = Finality(settlement=settlement, store=store)
         self._elsewhere = SettledElsewhere(
             domain=domain, roster=roster, settlement=settlement, reader=reader, content=content
         )
+        self._clock = clock
         self._slashes = SlashExecutor(court=court, settlement=settlement, store=store, clock=clock)
         self._accuser = Accuser(court=court, settlement=settlement, store=store)
         self._round = SecondRound(domain=domain, roster=roster, gossip=gossip, topics=topics)
@@ -95,14 +99,15 @@ class Settler:
         self._group: asyncio.TaskGroup
         self._started = 0.0  # of the loop's time
 
-    async def add(self, certificate: TaskCertificate) -> None:
-        """This aggregator's own. Durable before it returns."""
-        await self._take(certificate, is_new=True)
-
-    async def adopt(self, certificate: TaskCertificate) -> None:
-        """Another aggregator's, which may be gone before it settles it, or have settled it long since. Durable before
+    async def add(self, certificate: TaskCertificate, request: TaskRequest | None = None) -> None:
+        """This aggregator's own; `request` is needed where its definition waits for votes that it lacks. Durable before
         it returns."""
-        await self._take(certificate, is_new=False)
+        await self._take(certificate, request, is_new=True)
+
+    async def adopt(self, certificate: TaskCertificate, request: TaskRequest | None = None) -> None:
+        """Another aggregator's, which may be gone before it settles it, or have settled it long since. Durable before
+        it returns; left to the others when it lacks votes and nobody here knows the request."""
+        await self._take(certificate, request, is_new=False)
 
     async def remember(self, task_id: Digest, request: TaskRequest) -> None:
         """Whom a slash over this task compensates."""
@@ -114,6 +119,7 @@ class Settler:
 
     async def recover(self) -> None:
         """Take up again what a crash left unsettled, or not settled for good; `run` asks the chain about it."""
+        self._late = {Digest(key): messages.decode_request(stored) async for key, stored in self._store.scan(LATE)}
         async for root, document in self._store.scan(BATCH):
             self._batches[Digest(root)] = decode_document(document)
         self._settled = await self._finality.kept()
@@ -128,6 +134,8 @@ class Settler:
                 self._hold((certificate,))
                 self._alone.append(certificate)
             self._queue(certificate, is_new=False)
+        for task_id in self._late.keys() - self._held:  # a crash came before its certificate, or while it was let go
+            await self._forget_request(task_id)
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -151,11 +159,18 @@ class Settler:
         if isinstance(message, BatchVote) and message.batch.aggregator == self._address:
             self._round.count(message)
 
-    async def _take(self, certificate: TaskCertificate, *, is_new: bool) -> None:
+    async def _take(self, certificate: TaskCertificate, request: TaskRequest | None, *, is_new: bool) -> None:
         task_id = certificate.task_info.task_id
-        if task_id not in self._held:
-            await self._store.put(UNSETTLED, task_id, messages.encode_certificate(certificate))
-            self._queue(certificate, is_new=is_new)
+        if task_id in self._held:
+            return
+        if self._roster().lacks_votes(certificate):
+            if request is None:
+                log.info("votes are missing, and the request is not known; left to others", task=task_id.hex()[:8])
+                return
+            await self._store.put(LATE, task_id, messages.encode_request(request))
+            self._late[task_id] = request
+        await self._store.put(UNSETTLED, task_id, messages.encode_certificate(certificate))
+        self._queue(certificate, is_new=is_new)
 
     def _queue(self, certificate: TaskCertificate, *, is_new: bool) -> None:
         if certificate.task_info.task_id not in self._held:
@@ -168,16 +183,18 @@ class Settler:
 
     async def _await_turn(self, certificate: TaskCertificate, is_new: bool) -> None:
         """Settles it if nobody before this one did; forgets it when it stands for good."""
-        await asyncio.sleep(self._seconds_before_turn(certificate, is_new=is_new))
         task_id = certificate.task_info.task_id
+        if task_id in self._late:
+            await passed(self._late[task_id].deadline, self._clock)
+        await asyncio.sleep(self._seconds_before_turn(certificate, is_new=is_new))
         for seconds in (0.0, *LOOKS_SECONDS):
             await asyncio.sleep(seconds)
             if not await patiently(partial(self._elsewhere.holds, task_id)):
                 self._settle_soon(certificate)
                 return
         log.info("settled by another", task=task_id.hex()[:8])
-        self._held.discard(task_id)
         await self._forget((certificate,))
+        await self._let_go((certificate,))
 
     def _seconds_before_turn(self, certificate: TaskCertificate, *, is_new: bool) -> float:
         operators = self._roster().operators
@@ -188,7 +205,9 @@ class Settler:
         return max(seconds, self._started + TAKEOVER_SECONDS - asyncio.get_running_loop().time())
 
     def _settle_soon(self, certificate: TaskCertificate) -> None:
-        is_batched = certificate.verdict is Verdict.VALID and not self._roster().settles_singly(certificate.task_info)
+        info = certificate.task_info
+        is_single = self._roster().settles_singly(info) or info.task_id in self._late
+        is_batched = certificate.verdict is Verdict.VALID and not is_single
         (self._approved if is_batched else self._single).put_nowait(certificate)
 
     async def _follow(self) -> None:
@@ -235,8 +254,8 @@ class Settler:
     async def _see_through(self, key: Digest, certificates: tuple[TaskCertificate, ...]) -> None:
         """What a reorg takes back is settled again, and together again if it was together."""
         if await self._finality.stands(key, certificates):
-            self._held.difference_update(certificate.task_info.task_id for certificate in certificates)
             await self._finality.drop(key)
+            await self._let_go(certificates)
             return
         log.warning("a settlement is gone from the chain; settling again", tasks=len(certificates))
         for certificate in certificates:
@@ -278,12 +297,18 @@ class Settler:
         task_id = certificate.task_info.task_id
         async with self._slots:
             await self._store.put(ALONE, task_id, b"")
-            refusal = await self._submit(lambda: self._settlement.submit_task(certificate), (certificate,), what="task")
+            refusal = await self._submit(lambda: self._send(certificate), (certificate,), what="task")
             if refusal is None:
                 await self._on_settled(task_id, (certificate,))
             elif refusal == "EpochExpired":  # for ever; others may be mended
-                self._held.discard(task_id)
                 await self._forget((certificate,))
+                await self._let_go((certificate,))
+
+    async def _send(self, certificate: TaskCertificate) -> Digest:
+        request = self._late.get(certificate.task_info.task_id)
+        if request is None:
+            return await self._settlement.submit_task(certificate)
+        return await self._settlement.submit_task_after_deadline(certificate, request)
 
     async def _submit(
         self, send: Callable[[], Awaitable[Digest]], certificates: tuple[TaskCertificate, ...], *, what: str
@@ -328,8 +353,21 @@ class Settler:
             await self._store.delete(ALONE, certificate.task_info.task_id)
             await self._store.delete(UNSETTLED, certificate.task_info.task_id)
 
+    async def _let_go(self, certificates: tuple[TaskCertificate, ...]) -> None:
+        """Settled for good, or never to be."""
+        for certificate in certificates:
+            self._held.discard(certificate.task_info.task_id)
+            await self._forget_request(certificate.task_info.task_id)
+
+    async def _forget_request(self, task_id: Digest) -> None:
+        if self._late.pop(task_id, None) is not None:
+            await self._store.delete(LATE, task_id)
+
 
 def _is_behind(error: Reverted) -> bool:
     """An epoch that is yet to come, where a quorum of its table has signed: the node we asked lags, or a reorg took the
-    roll back for a moment."""
+    roll back for a moment. A deadline that is yet to come, where it is over here: the chain's clock is its last
+    block's."""
+    if error.name == "VotesMissing":  # with no deadline at all, no request was shown
+        return len(error.arguments) == 2 and error.arguments[1] > 0
     return error.name == "UnknownEpoch" and len(error.arguments) == 2 and error.arguments[0] > error.arguments[1]

@@ -216,6 +216,8 @@ class Attester:
             for certificate in proposal.certificates:
                 if roster.settles_singly(certificate.task_info):
                     raise Ignore("settles singly")  # its hook would not be called, and nobody paid
+                if roster.lacks_votes(certificate):
+                    raise Ignore("votes are missing")  # the contract, which does not see it, would refuse it alone
                 table = roster.table_of(certificate.task_info)
                 self._rules.certificate_checker.check(certificate, table)
                 await asyncio.sleep(0)  # a pairing each: let votes pass between them

@@ -131,6 +131,11 @@ class Settlement(Protocol):
 
     async def submit_task(self, certificate: TaskCertificate) -> Digest: ...
 
+    async def submit_task_after_deadline(self, certificate: TaskCertificate, request: TaskRequest) -> Digest:
+        """For a definition that waits for all votes, with some missing; `request` is the task's and proves the deadline
+        (protocol §8.1)."""
+        ...
+
     async def submit_batch(self, batch: BatchSubmission) -> Digest: ...
 
     async def verdict_of(self, task_id: Digest) -> Verdict | None:

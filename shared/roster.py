@@ -11,7 +11,7 @@ import structlog
 from shared.constants import ROSTER_POLL_SECONDS
 from shared.errors import ChainUnavailable, Ignore
 from shared.interfaces import OperatorReader
-from shared.types import Address, Operator, OperatorTable, PeerKey, Role, TaskDefinition, TaskInfo
+from shared.types import Address, Operator, OperatorTable, PeerKey, Role, TaskCertificate, TaskDefinition, TaskInfo
 
 log = structlog.get_logger(__name__)
 
@@ -71,6 +71,22 @@ class Roster:
         """Whether the task must settle by itself, for its hook's sake. False for a definition that is not known."""
         definition = self.definitions.get(info.task_definition_id)
         return definition is not None and definition.terms.settles_singly
+
+    def waits_for_all(self, info: TaskInfo) -> bool:
+        """Whether the task's verdict needs every vote, or its deadline. False for a definition that is not known."""
+        definition = self.definitions.get(info.task_definition_id)
+        return definition is not None and definition.terms.waits_for_all
+
+    def lacks_votes(self, certificate: TaskCertificate) -> bool:
+        """Whether its definition waits for votes that it does not have: it settles only after its task's deadline. So
+        does one whose epoch is not known here, as far as anybody here can tell."""
+        if not self.waits_for_all(certificate.task_info):
+            return False
+        try:
+            entries = self.table_of(certificate.task_info).entries
+        except Ignore:
+            return True
+        return not {seat for seat, entry in enumerate(entries) if entry.power} <= set(certificate.signers)
 
 
 EMPTY = Roster(epoch=0, operators=(), tables={}, definitions={})

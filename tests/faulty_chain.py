@@ -47,6 +47,11 @@ class FaultyChain:
     async def submit_task(self, certificate: TaskCertificate) -> Digest:
         return await self._call("submit_task", lambda: self.chain.submit_task(certificate))
 
+    async def submit_task_after_deadline(self, certificate: TaskCertificate, request: TaskRequest) -> Digest:
+        return await self._call(
+            "submit_task_after_deadline", lambda: self.chain.submit_task_after_deadline(certificate, request)
+        )
+
     async def submit_batch(self, batch: BatchSubmission) -> Digest:
         self.batches.append(batch)
         return await self._call("submit_batch", lambda: self.chain.submit_batch(batch))

@@ -267,6 +267,7 @@ class World(Cast):
                     settlement=chain,
                     clock=self.clock,
                 ),
+                clock=self.clock,
             )
             yield aggregator, settler, store
 

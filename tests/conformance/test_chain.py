@@ -469,6 +469,45 @@ async def test_a_definition_may_wait_for_all_votes(network: Chain) -> None:
     await network.settle(network.certificate(network.info("b", task_definition_id=1), VALID))
 
 
+@pytest.mark.parametrize(("verdict", "signers", "indices"), [(VALID, (0, 1), b"\x02"), (INVALID, (1, 2), b"\x01\x02")])
+async def test_after_the_deadline_nobody_is_waited_for(
+    chain: Chain, verdict: Verdict, signers: tuple[int, ...], indices: bytes
+) -> None:
+    await chain.populate(UNEVEN)
+    assert await chain.define("careful", terms=replace_terms(FREE, waits_for_all=True)) == 1
+    deadline = await chain.reader.chain_time() + 50
+    request = chain.request(task_definition_id=1, deadline=deadline)
+    other = chain.request(2, task_definition_id=1, deadline=deadline - 1000)
+    info = chain.info("", task_id=chain.deployment.domain.task_id(request), task_definition_id=1)
+    certificate = chain.certificate(info, verdict, signers)
+    late = chain.settlement.submit_task_after_deadline
+
+    await refused(late(certificate, request), "VotesMissing", info.task_id, deadline)
+    await refused(late(certificate, other), "RequestMismatch", info.task_id)
+    await chain.warp(51)
+    await refused(late(certificate, other), "RequestMismatch", info.task_id)
+    weak = chain.certificate(info, verdict, (1,))
+    await refused(late(weak, request), "QuorumNotReached", POWER, 3 * POWER + 1, verdict is VALID)
+    assert await chain.settlement.verdict_of(info.task_id) is None
+    tx_hash = await late(certificate, request)
+    gas = await chain.settlement.confirm(tx_hash, LIMIT_SECONDS)
+    assert await chain.settlement.verdict_of(info.task_id) is verdict
+    event, *others = await chain.first_events(1 if verdict is VALID else 2)
+    assert isinstance(event, Settled)
+    assert [type(other) for other in others] == ([] if verdict is VALID else [SlashQueued])
+    info_hash = chain.deployment.domain.task_info_hash(info)
+    assert (event.task_id, event.is_approved, event.tx_hash, event.gas_used) == (
+        info.task_id,
+        verdict is VALID,
+        tx_hash,
+        gas,
+    )
+    assert (event.task_info_hash, event.aggregator, event.indices) == (info_hash, OWNER.address, indices)
+    await refused(late(certificate, request), "TaskAlreadySettled", info.task_id)
+    with pytest.raises(CodecError):
+        await late(msgspec.structs.replace(certificate, verdict=Verdict.ABSTAIN), request)
+
+
 async def test_certificates_that_are_not_what_they_claim(network: Chain) -> None:
     info = network.info("a")
     good = network.certificate(info)

@@ -45,6 +45,7 @@ class Plan:
     epoch_seconds: int = 3600
     grace_seconds: int = 3600
     dispute_seconds: int = 20
+    waits_for_all: bool = False
     roles: Mapping[str, Make] = field(default_factory=dict)
 
     def members(self) -> dict[str, tuple[Role, int]]:

@@ -79,7 +79,7 @@ async def _register(network: Network) -> None:
             method=model.card.method,
             model_hash=model.hash,
             card_cid=cid_of(model.card_bytes),
-            terms=TaskTerms(dispute_window=plan.dispute_seconds),
+            terms=TaskTerms(dispute_window=plan.dispute_seconds, waits_for_all=plan.waits_for_all),
         )
     await chain.roll_epoch()
 

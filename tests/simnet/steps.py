@@ -164,6 +164,12 @@ class SteppedChain(MemoryChain):
         await self._life.step("after submit task")
         return tx_hash
 
+    async def submit_task_after_deadline(self, certificate: TaskCertificate, request: TaskRequest) -> Digest:
+        await self._life.step("before submit late task")
+        tx_hash = await super().submit_task_after_deadline(certificate, request)
+        await self._life.step("after submit late task")
+        return tx_hash
+
     async def submit_batch(self, batch: BatchSubmission) -> Digest:
         await self._life.step("before submit batch")
         tx_hash = await super().submit_batch(batch)

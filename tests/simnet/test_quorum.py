@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from shared.adapters.memory.gossip import Link
 from shared.messages import CertificateMessage
 from shared.types import Digest, Offence, SlashExecuted, SlashQueued, Verdict
@@ -9,7 +11,7 @@ from shared.workflow import Phase
 from tests.cast import peer_key_of
 from tests.chain_support import ETHER, POWER_UNIT
 from tests.simnet.liars import TwoVotes, forger, naysayer
-from tests.simnet.network import Network
+from tests.simnet.network import Network, OnChain
 from tests.simnet.plan import PERFORMER_STAKE
 from tests.simnet.simulation import simulated
 
@@ -180,3 +182,56 @@ def _names(net: Network, task_id: bytes, name: str) -> None:
     [named] = equivocations.values()
     assert {named.first.verdict, named.second.verdict} == {Verdict.VALID, Verdict.INVALID}
     assert net.journal.said("equivocation", attester=net.address(name).hex())
+
+
+# --- definitions that wait for all votes -----------------------------------------------------------------
+@simulated(waits_for_all=True)
+async def test_a_silent_attester_is_waited_for_until_the_deadline(net: Network) -> None:
+    net.node("attester3").kill()
+    task_id = await net.ask(deadline_seconds=40)
+    await net.pause(35)
+    assert net.phase(task_id) is Phase.PERFORMED
+    assert (net.journal.of(CertificateMessage), net.events()) == ([], [])
+    await net.until(lambda: net.verdict(task_id) is Verdict.VALID, "it is settled", 20)
+    [message] = net.journal.of(CertificateMessage)
+    assert message.certificate.signers == (0, 1, 2)
+    await net.until(lambda: net.phase(task_id) is Phase.APPROVED, "its performer knows")
+    assert net.on_chain(task_id) == [OnChain(Verdict.VALID, batch_size=0)]
+
+
+@simulated(waits_for_all=True)
+async def test_an_attester_that_comes_back_makes_the_votes_complete(net: Network) -> None:
+    net.node("attester3").kill()
+    tasks = [await net.ask(deadline_seconds=300) for _ in range(2)]
+    await net.pause(20)
+    assert net.journal.of(CertificateMessage) == []
+    net.node("attester3").start()
+    for task_id in tasks:
+        assert await net.final(task_id) is Phase.APPROVED
+        assert net.verdict(task_id) is Verdict.VALID
+    assert [message.certificate.signers for message in net.journal.of(CertificateMessage)] == [(0, 1, 2, 3)] * 2
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        "after put unsettled",
+        "before publish certificate",
+        "after publish certificate",
+        "before submit late task",
+        "after submit late task",
+        "after confirm",
+        "after delete unsettled",
+    ],
+)
+@simulated(waits_for_all=True, roles={"attester3": naysayer})
+async def test_a_late_certificate_outlives_its_aggregator(net: Network, step: str) -> None:
+    """All votes are there, and one is against."""
+    net.node("aggregator0").steps.fatal = step
+    task_id = await net.ask(deadline_seconds=40)
+    await net.pause(20)
+    assert net.events() == []
+    await net.until(lambda: net.verdict(task_id) is Verdict.VALID, "it is settled", 90)
+    await net.pause(5)
+    assert net.node("aggregator0").steps.fatal is None
+    assert net.on_chain(task_id) == [OnChain(Verdict.VALID, batch_size=0)]

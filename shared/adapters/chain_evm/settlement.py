@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import structlog
 
 from shared.adapters.chain_evm.abi import center_abi, tables_abi
 from shared.adapters.chain_evm.events import EventReader
-from shared.adapters.chain_evm.forms import info_form
+from shared.adapters.chain_evm.forms import info_form, request_form
 from shared.adapters.chain_evm.reader import EvmOperatorReader
 from shared.adapters.chain_evm.sender import Sender
 from shared.adapters.terms import Deployment
@@ -16,7 +17,7 @@ from shared.constants import CHAIN_POLL_SECONDS
 from shared.errors import CodecError, Reverted
 from shared.indices import indices_of, missing_of
 from shared.interfaces import BatchSubmission
-from shared.types import ChainEvent, Digest, TaskCertificate, Verdict
+from shared.types import ChainEvent, Digest, TaskCertificate, TaskRequest, Verdict
 
 log = structlog.get_logger(__name__)
 
@@ -38,11 +39,17 @@ class EvmSettlement:
         self._events = EventReader(sender.client, deployment, poll_seconds=poll_seconds)
 
     async def submit_task(self, certificate: TaskCertificate) -> Digest:
+        return await self._settle("submitTask", certificate)
+
+    async def submit_task_after_deadline(self, certificate: TaskCertificate, request: TaskRequest) -> Digest:
+        return await self._settle("submitTaskAfterDeadline", certificate, request_form(request))
+
+    async def _settle(self, function: str, certificate: TaskCertificate, *proof: Any) -> Digest:
         """Writes the attester set's table first, once an epoch, where the chain does not have it yet."""
         is_approved = is_approval(certificate)
         indices = await self._indices(certificate)
         details = (is_approved, certificate.performer_signature, certificate.signature, indices)
-        data = center_abi().call_data("submitTask", info_form(certificate.task_info), details)
+        data = center_abi().call_data(function, info_form(certificate.task_info), details, *proof)
         try:
             return await self._sender.send(self._deployment.center, data)
         except Reverted as error:

@@ -1,6 +1,5 @@
 """A model of the AttestationCenter: as chain_tables.py, for definitions and verdicts. Left out: announced changes and
-pauses, hooks and fee calculators (no address here has code, so the contract's own check refuses each), and
-`submitTaskAfterDeadline`."""
+pauses, hooks and fee calculators (no address here has code, so the contract's own check refuses each)."""
 
 from __future__ import annotations
 
@@ -15,7 +14,18 @@ from shared.adapters.memory.chain_registry import NOBODY, RegistryModel
 from shared.crypto import ecdsa
 from shared.digests import Domain, leaf
 from shared.errors import Reverted
-from shared.types import Address, BatchInfo, Cid, Digest, Role, TaskDefinition, TaskInfo, TaskTerms, Verdict
+from shared.types import (
+    Address,
+    BatchInfo,
+    Cid,
+    Digest,
+    Role,
+    TaskDefinition,
+    TaskInfo,
+    TaskRequest,
+    TaskTerms,
+    Verdict,
+)
 
 MAX_TASK_DEFINITIONS = 2**16
 MAX_DEADLINE_SECONDS = 30 * 24 * 3600
@@ -119,18 +129,25 @@ class CenterModel:
         return self.definitions[number]
 
     # --- settling ------------------------------------------------------------------------------------
-    def submit_task(self, sender: Address, info: TaskInfo, details: Details, now: int) -> TaskTerms:
-        """The terms that it settled by."""
+    def submit_task(
+        self, sender: Address, info: TaskInfo, details: Details, now: int, request: TaskRequest | None = None
+    ) -> TaskTerms:
+        """The terms that it settled by. With a request: Solidity's `submitTaskAfterDeadline`."""
+        if request is not None:
+            if self.domain.task_id(request) != info.task_id:
+                raise Reverted("RequestMismatch", (info.task_id,))
+            if now <= request.deadline:
+                raise Reverted("VotesMissing", (info.task_id, request.deadline))
         if info.task_id in self.records:
             raise Reverted("TaskAlreadySettled", (info.task_id,))
-        info_hash = self.check_certificate(info, details, now)
+        info_hash = self.check_certificate(info, details, now, is_late=request is not None)
         terms = self.definition(info.task_definition_id).terms
         voters = voters_hash_of(info.epoch, terms.attester_set, details.indices)
         verdict = Verdict.VALID if details.is_approved else Verdict.INVALID
         self.records[info.task_id] = Record(verdict, leaf(info.task_id, info_hash, details.is_approved, voters), sender)
         return terms
 
-    def check_certificate(self, info: TaskInfo, details: Details, now: int) -> Digest:
+    def check_certificate(self, info: TaskInfo, details: Details, now: int, *, is_late: bool = False) -> Digest:
         """The task info hash."""
         terms = self.definition(info.task_definition_id).terms
         performer = info.task_performer
@@ -149,7 +166,7 @@ class CenterModel:
             indices=details.indices,
             now=now,
         )
-        if terms.waits_for_all and power != self.registry.tables.tables[info.epoch].total_power:
+        if terms.waits_for_all and not is_late and power != self.registry.tables.tables[info.epoch].total_power:
             raise Reverted("VotesMissing", (info.task_id, 0))
         return info_hash
 

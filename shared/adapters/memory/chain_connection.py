@@ -94,6 +94,13 @@ class MemorySettlement(MemoryConnection):
     """A `Settlement`; its sender is the aggregator of the tasks that settle singly."""
 
     async def submit_task(self, certificate: TaskCertificate) -> Digest:
+        return self._settle(certificate, None)
+
+    async def submit_task_after_deadline(self, certificate: TaskCertificate, request: TaskRequest) -> Digest:
+        return self._settle(certificate, request)
+
+    def _settle(self, certificate: TaskCertificate, request: TaskRequest | None) -> Digest:
+        """With a request: after its deadline."""
         if certificate.verdict is Verdict.ABSTAIN:
             raise CodecError("certificate: an abstention settles nothing")
         info, is_approved, sender = certificate.task_info, certificate.verdict is Verdict.VALID, self.sender
@@ -101,7 +108,7 @@ class MemorySettlement(MemoryConnection):
         details = Details(is_approved, certificate.performer_signature, certificate.signature, indices)
 
         def act(state: HubModel, now: int) -> list[Emit]:
-            slash_id = state.submit_task(sender, info, details, now)
+            slash_id = state.submit_task(sender, info, details, now, request)
             emitted: list[Emit] = [
                 lambda block, tx, gas: Settled(info.task_id, is_approved, block, tx, gas, sender, info_hash, indices)
             ]

@@ -12,7 +12,7 @@ from shared.adapters.memory.chain_escrow import EscrowModel
 from shared.adapters.memory.chain_registry import RegistryModel
 from shared.adapters.memory.chain_tables import TablesModel
 from shared.adapters.terms import Deployment, NetworkTerms
-from shared.types import Address, Digest, TaskInfo
+from shared.types import Address, Digest, TaskInfo, TaskRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +45,11 @@ class HubModel:
             coins, registry.tables, registry, center, self.escrow.copy(coins, center), self.court.copy(coins, center)
         )
 
-    def submit_task(self, sender: Address, info: TaskInfo, details: Details, now: int) -> Digest | None:
-        """The id of the slash that a rejection queued."""
-        terms = self.center.submit_task(sender, info, details, now)
+    def submit_task(
+        self, sender: Address, info: TaskInfo, details: Details, now: int, request: TaskRequest | None = None
+    ) -> Digest | None:
+        """The id of the slash that a rejection queued. With a request: Solidity's `submitTaskAfterDeadline`."""
+        terms = self.center.submit_task(sender, info, details, now, request)
         if details.is_approved or not terms.slashes_rejected:
             return None
         return self.court.queue_rejected(info.task_id, info.task_performer, terms.dispute_window, now)

@@ -178,6 +178,23 @@ async def test_only_an_aggregator_may_propose() -> None:
 
 
 @virtual
+async def test_a_batch_with_a_task_that_waits_for_votes_is_not_signed() -> None:
+    """It would settle under its root what the contract refuses alone."""
+    async with World() as world, world.attester():
+        world.define(msgspec.structs.replace(DEFINITION, id=1, terms=TaskTerms(waits_for_all=True)))
+        aggregator = await world.bystander(AGGREGATOR)
+        infos = [world.info(name, task_definition_id=1) for name in "ab"]
+        good = [*certificates(world, "c"), world.certificate(infos[0])]
+        with capture_logs() as logs:
+            await aggregator.say(proposal(*good, world.certificate(infos[1], signers=(0, 1, 3))))
+            await asyncio.sleep(2)
+        assert [entry["reason"] for entry in logs if entry["event"] == "batch not signed"] == ["votes are missing"]
+        assert aggregator.of(BatchVote) == []
+        await aggregator.say(proposal(*good))
+        await aggregator.hears(BatchVote)
+
+
+@virtual
 async def test_a_batch_with_a_task_that_settles_singly_is_not_signed() -> None:
     """Its hook would not be called, and its fees could not be collected."""
     async with World() as world, world.attester():

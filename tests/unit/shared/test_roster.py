@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from structlog.testing import capture_logs
 from shared.crypto.keystore import NodeKeys
 from shared.errors import ChainUnavailable, Ignore, Reverted
 from shared.roster import DEFINITIONS_A_TURN, EMPTY, Roster, RosterWatch
-from shared.types import Operator, OperatorTable, Role, TaskDefinition, TaskTerms
+from shared.types import Operator, OperatorTable, Role, TaskDefinition, TaskTerms, Verdict
 from tests.builders import (
     AGGREGATOR,
     ATTESTERS,
@@ -23,6 +24,7 @@ from tests.builders import (
     PERFORMER,
     STRANGER,
     TABLE,
+    certificate,
     operator_of,
     replace,
     roster_of,
@@ -88,6 +90,29 @@ def test_only_valid_epochs_have_tables() -> None:
     for epoch in (-1, 0, EPOCH - 2, EPOCH + 1, 2**32):
         assert ruling(roster.table, epoch) == (Ignore, "unknown epoch")
         assert ruling(EMPTY.table, epoch) == (Ignore, "unknown epoch")
+
+
+@pytest.mark.parametrize(
+    ("signers", "epoch", "is_lacking"),
+    [
+        ((0, 1, 2, 3), EPOCH, False),
+        ((0, 1, 2), EPOCH, True),
+        ((1, 2, 3), EPOCH, True),
+        ((0, 1, 2), EPOCH + 1, False),  # nobody else has power there
+        ((0, 1, 2, 3), EPOCH + 2, True),  # nobody here knows who has
+    ],
+)
+def test_a_certificate_lacks_votes_where_its_definition_waits_for_them(
+    signers: Sequence[int], epoch: int, is_lacking: bool
+) -> None:
+    tables = [TABLE, table_of(EPOCH + 1, powers=(2, 2, 1, 0))]
+    plain = roster_of(OPERATORS, tables)
+    terms = TaskTerms(waits_for_all=True)
+    waiting = dataclasses.replace(plain, definitions={DEFINITION.id: replace(DEFINITION, terms=terms)})
+    for verdict in (Verdict.VALID, Verdict.INVALID):
+        of = certificate(task_info(epoch=epoch), verdict, signers)
+        assert [roster.lacks_votes(of) for roster in (plain, EMPTY, waiting)] == [False, False, is_lacking]
+    assert [roster.waits_for_all(task_info()) for roster in (plain, EMPTY, waiting)] == [False, False, True]
 
 
 # --- following the chain ---------------------------------------------------------------------------
