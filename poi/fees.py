@@ -129,5 +129,6 @@ async def _open(config: Config, key: SecretKey) -> AsyncIterator[Purse]:
 def _said(deposit: Deposit) -> str:
     text = f"{ether(deposit.balance)} ether lie there"
     if deposit.refunding:
-        text += f", {ether(deposit.refunding)} of it asked back and payable from {moment(deposit.refundable_at)} on"
+        when = moment(deposit.refundable_at)
+        text += f", {ether(deposit.refunding)} ether of it asked back and payable from {when} on"
     return text

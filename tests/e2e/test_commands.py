@@ -141,6 +141,12 @@ async def test_an_operator_lives_from_its_registration_to_its_withdrawal(tmp_pat
         assert "StillBonded" in waiting.stderr
         assert "StillBonded" in rows(poi("operator", "status", *settings_of_mine))["leaving"]
         await warp(client, 61)
+        counted = poi("operator", "withdraw", *settings_of_mine)
+        assert counted.returncode == 2
+        assert "the table of epoch 1 still counts its power; run `poi operator roll`" in counted.stderr
+        rolled = poi("operator", "roll", *settings_of_mine)  # at once, because somebody left
+        assert (rolled.returncode, rolled.stdout) == (0, "epoch 2 rolled\n")
+        await warp(client, 3601)
         before = quantity(await client.request("eth_getBalance", tohex(address), "latest"))
         done = poi("operator", "withdraw", *settings_of_mine)
         assert (done.returncode, done.stdout) == (0, "withdrawn: 32.500000000000000001 ether\n")

@@ -30,12 +30,13 @@ def test_a_pool_is_shared_by_those_who_signed(seats: int) -> None:
         assert voters_of(Pool(4, 0, is_approval, indices), of) == list(signers)
 
 
+@pytest.mark.parametrize("near", [1, 7, 9])
 @pytest.mark.parametrize("epoch", [1, 7, 9])
-def test_the_epoch_of_a_single_settlement_is_found_by_its_hash(epoch: int) -> None:
+def test_the_epoch_of_a_single_settlement_is_found_by_its_hash(epoch: int, near: int) -> None:
     hashed = DOMAIN.task_info_hash(msgspec.structs.replace(INFO, epoch=epoch))
-    assert epoch_of(DOMAIN, SingleSettlement(INFO, hashed, True, b""), 9) == epoch
+    assert epoch_of(DOMAIN, SingleSettlement(INFO, hashed, True, b""), 9, near) == epoch
 
 
 def test_a_hash_of_something_else_has_no_epoch() -> None:
     hashed = DOMAIN.task_info_hash(msgspec.structs.replace(INFO, epoch=10))
-    assert epoch_of(DOMAIN, SingleSettlement(INFO, hashed, True, b""), 9) is None
+    assert epoch_of(DOMAIN, SingleSettlement(INFO, hashed, True, b""), 9, 9) is None
