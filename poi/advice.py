@@ -16,7 +16,7 @@ _ADVICE: dict[str, Callable[..., str]] = {
     "PeerKeyTaken": lambda _: "another operator has this peer key; make keys of your own with `poi key new`",
     "VoteKeyTaken": lambda _: "this vote key was registered before, and serves once; make other keys: `poi key new`",
     "StakeTooSmall": lambda stake, least: (
-        f"{ether(stake)} ether were offered, at least {ether(least)} are expected; raise --stake"
+        f"{ether(stake)} ether were offered; expected are at least {ether(least)} ether; raise --stake"
     ),
     "StakeTooLarge": lambda stake, most: (
         f"it would be {ether(stake)} ether, at most {ether(most)} count; lower the amount"

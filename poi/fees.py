@@ -10,9 +10,10 @@ from pathlib import Path
 
 from poi.advice import explained
 from poi.amounts import ether, moment
+from shared import log as logging
 from shared.adapters.chain_evm import EvmClient, EvmCourt, EvmEscrow, EvmOperatorReader, Sender, discover
 from shared.adapters.signers import LocalIdentitySigner
-from shared.config import Config
+from shared.config import Config, LogConfig
 from shared.constants import GWEI
 from shared.crypto import keystore
 from shared.crypto.ecdsa import SecretKey
@@ -84,6 +85,7 @@ class Purse:
 
 def run(config: Config, key_file: Path, act: Callable[[Purse], Awaitable[str]]) -> None:
     """Does it and prints what happened. Raises `Reverted` with what to do about it."""
+    logging.configure(LogConfig(level="warning", format="console"), "requester", "")  # what is printed is the answer
     print(asyncio.run(_run(config, read_key(key_file), act)))
 
 
@@ -127,5 +129,6 @@ async def _open(config: Config, key: SecretKey) -> AsyncIterator[Purse]:
 def _said(deposit: Deposit) -> str:
     text = f"{ether(deposit.balance)} ether lie there"
     if deposit.refunding:
-        text += f", {ether(deposit.refunding)} of it asked back and payable from {moment(deposit.refundable_at)} on"
+        when = moment(deposit.refundable_at)
+        text += f", {ether(deposit.refunding)} ether of it asked back and payable from {when} on"
     return text

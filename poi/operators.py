@@ -13,6 +13,7 @@ from pathlib import Path
 from poi.advice import explained
 from poi.amounts import ether, moment
 from poi.pools import FoundPools, PoolFinder, Share, total
+from shared import log as logging
 from shared.adapters import deploy
 from shared.adapters.chain_evm import (
     EvmClient,
@@ -26,7 +27,7 @@ from shared.adapters.chain_evm import (
 from shared.adapters.chain_evm.history import Slash, SlashState
 from shared.adapters.content_network import EmbeddedContentStore
 from shared.adapters.signers import LocalIdentitySigner
-from shared.config import Config
+from shared.config import Config, LogConfig
 from shared.constants import GWEI
 from shared.crypto import keystore
 from shared.crypto.keystore import NodeKeys
@@ -205,6 +206,7 @@ def roles_of(names: list[str]) -> Role:
 
 def run(config: Config, act: Callable[[Registrar], Awaitable[str]]) -> None:
     """Does it and prints what happened. Raises `Reverted` with what to do about it."""
+    logging.configure(LogConfig(level="warning", format="console"), "operator", "")  # what is printed is the answer
     print(asyncio.run(_run(config, act)))
 
 

@@ -33,7 +33,7 @@ class Share:
 class FoundPools:
     """Pools of the tasks that settled; some of them may have got no fee."""
 
-    pools: tuple[Pool, ...]  # in order of their first task
+    pools: tuple[Pool, ...]  # different ones
     unread: int  # batches whose document nobody serves now: their pools are not known
 
 
@@ -50,9 +50,10 @@ class PoolFinder:
     async def find(self, first: int, last: int) -> FoundPools:
         """Of everything that settled from block `first` to `last`."""
         pools: dict[Pool, None] = {}
-        newest_epoch = await self._reader.current_epoch()
-        for single in await self._history.singles(first, last):
-            if (epoch := epoch_of(self._domain, single, newest_epoch)) is not None:
+        newest = near = await self._reader.current_epoch()
+        for single in reversed(await self._history.singles(first, last)):
+            if (epoch := epoch_of(self._domain, single, newest, near)) is not None:
+                near = epoch
                 attester_set = await self._set_of(single.info.task_definition_id)
                 pools[Pool(epoch, attester_set, single.is_approved, single.indices)] = None
         slots = asyncio.Semaphore(PARALLEL)
@@ -97,9 +98,10 @@ class PoolFinder:
         return self._sets[definition_id]
 
 
-def epoch_of(domain: Domain, single: SingleSettlement, newest: int) -> int | None:
-    """Whose table voted on the task: the event holds all of the task info but this, and its hash with it."""
-    for epoch in range(newest, 0, -1):
+def epoch_of(domain: Domain, single: SingleSettlement, newest: int, near: int) -> int | None:
+    """Whose table voted on the task: the event holds all of the task info but this, and its hash with it. `near` is
+    tried first, then what is close to it: neighbours settle in neighbouring epochs."""
+    for epoch in sorted(range(1, newest + 1), key=lambda epoch: abs(epoch - near)):
         info = msgspec.structs.replace(single.info, epoch=epoch)
         if domain.task_info_hash(info) == single.task_info_hash:
             return epoch
