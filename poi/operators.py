@@ -162,8 +162,8 @@ class Registrar:
             now = f"none in epoch {epoch}"
         else:
             now = f"{table.entries[seat].power} of {table.total_power} in epoch {epoch}, seat {seat}"
-        coming = me.stake_wei // unit if me.is_active else 0
-        return [("power", now), ("next power", f"{coming} if the stake is at least the minimum")]
+        counts = me.is_active and me.stake_wei >= await self.reader.minimum_stake()
+        return [("power", now), ("next power", f"{me.stake_wei // unit if counts else 0} after the next roll")]
 
     async def _leaving(self, me: Operator) -> str:
         if me.is_active:

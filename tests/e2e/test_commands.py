@@ -20,7 +20,7 @@ from shared.crypto import keystore
 from shared.crypto.ecdsa import SecretKey
 from shared.types import Address, Role
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 ROOT = Path(__file__).resolve().parents[2]
 ETHER = 10**18
@@ -131,6 +131,7 @@ async def test_an_operator_lives_from_its_registration_to_its_withdrawal(tmp_pat
         assert status["stake"] == "32.500000000000000001 ether"
         assert status["roles"] == "performer attester"
         assert status["power"] == "none in epoch 1"
+        assert status["next power"] == "32500 after the next roll"
         assert status["leaving"] == "no"
         assert status["claimable"] == "0 ether"
         assert poi("operator", "claim", *settings_of_mine).stdout.startswith("nothing to claim")
@@ -139,7 +140,9 @@ async def test_an_operator_lives_from_its_registration_to_its_withdrawal(tmp_pat
         waiting = poi("operator", "withdraw", *settings_of_mine)
         assert waiting.returncode == 2
         assert "StillBonded" in waiting.stderr
-        assert "StillBonded" in rows(poi("operator", "status", *settings_of_mine))["leaving"]
+        status = rows(poi("operator", "status", *settings_of_mine))
+        assert "StillBonded" in status["leaving"]
+        assert status["next power"] == "0 after the next roll"
         await warp(client, 61)
         counted = poi("operator", "withdraw", *settings_of_mine)
         assert counted.returncode == 2

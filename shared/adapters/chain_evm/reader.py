@@ -141,6 +141,10 @@ class EvmOperatorReader:
         (form,) = await self._ask(self._deployment.registry, registry_abi(), "operatorOf", operator)
         return operator_of(form).stake_wei
 
+    async def minimum_stake(self) -> int:
+        """In wei; with less, an attester has no power."""
+        return int((await self._ask(self._deployment.registry, registry_abi(), "minimumStake"))[0])
+
     async def owed_to(self, account: Address) -> int:
         """What slashes left to a harmed requester or to the vault, and nobody fetched yet, in wei."""
         return int((await self._ask(self._deployment.court, court_abi(), "owedTo", account))[0])
