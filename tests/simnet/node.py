@@ -171,6 +171,8 @@ class SimNode:
             except ChainUnavailable:
                 self._world.journal.note("no chain to start with", node=self.name)
             except Exception as error:  # noqa: BLE001 - as a supervisor, which restarts whatever ended
+                if self._life is not None and self._life.is_over:
+                    return  # killed meanwhile: what a store says that was cut off is no fault of the node
                 self._world.journal.note("crashed", node=self.name, error=repr(error))
                 self.crashes.append(error)
             self._end_life()
