@@ -121,9 +121,10 @@ class Aggregator:
         if known is not None and known.certificate.task_info == message.task_info:
             # The performer asks again: our certificate was lost on the way to it.
             await self._gossip.publish(self._topics.certificate, messages.encode(known))
-            if self._roster().lacks_votes(known.certificate):  # another's, and only now its request is known here
-                await self._settler.adopt(known.certificate, message.request)
-            return
+            if not self._roster().lacks_votes(known.certificate):
+                return
+            # Maybe another's, whose request is known here only now; and the votes that it lacks may come.
+            await self._settler.adopt(known.certificate, message.request)
         table = self._roster().table_of(message.task_info)
         tally = self.pool.open(info_hash, message, table)
         # Out of the waiting room at once: while one is counted, others come and go there.
