@@ -33,24 +33,27 @@ class Deadlines:
         self, *, clock: Clock, conclude: Callable[[Tally], Awaitable[None]], capacity: int = MAX_POOLED_TASKS
     ) -> None:
         self._clock, self._conclude, self._capacity = clock, conclude, capacity
-        self._timers: OrderedDict[Digest, asyncio.Task[None]] = OrderedDict()  # by task info hash
+        self._timers: OrderedDict[Digest, tuple[Tally, asyncio.Task[None]]] = OrderedDict()  # by task info hash
 
     def watch(self, tally: Tally, group: asyncio.TaskGroup) -> None:
-        """Concludes the tally, in `group`, after its request's deadline. Told twice, it does so once."""
+        """Concludes the tally, in `group`, after its request's deadline. Told twice, it does so once; one that the pool
+        forgot and opened anew takes the place of the former."""
         key = tally.task_info_hash
-        if key in self._timers:
-            return
-        timer = group.create_task(self._conclude_late(tally))
-        self._timers[key] = timer
-        timer.add_done_callback(lambda done: self._remove(key, done))
+        former, timer = self._timers.pop(key, (None, None))
+        if timer is not None and former is not tally:
+            timer.cancel()
+        if timer is None or former is not tally:
+            timer = group.create_task(self._conclude_late(tally))
+            timer.add_done_callback(lambda done: self._remove(key, done))
+        self._timers[key] = tally, timer
         if len(self._timers) > self._capacity:
-            self._timers.popitem(last=False)[1].cancel()
+            self._timers.popitem(last=False)[1][1].cancel()
 
     def __len__(self) -> int:
         return len(self._timers)
 
     def _remove(self, key: Digest, timer: asyncio.Task[None]) -> None:
-        if self._timers.get(key) is timer:
+        if key in self._timers and self._timers[key][1] is timer:
             del self._timers[key]
 
     async def _conclude_late(self, tally: Tally) -> None:

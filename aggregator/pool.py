@@ -53,6 +53,10 @@ class Tally:
         voted = self.signatures[Verdict.VALID].keys() | self.signatures[Verdict.INVALID].keys()
         return voted >= {seat for seat, entry in enumerate(self.table.entries) if entry.power}
 
+    def is_unanimous(self) -> bool:
+        """And all for the same one."""
+        return self.is_complete() and not all(self.signatures.values())
+
     def waits(self, now: float) -> bool:
         """For a definition that waits for all votes: whether some may still come."""
         return not self.is_complete() and now <= self.message.request.deadline

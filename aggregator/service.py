@@ -121,9 +121,10 @@ class Aggregator:
         if known is not None and known.certificate.task_info == message.task_info:
             # The performer asks again: our certificate was lost on the way to it.
             await self._gossip.publish(self._topics.certificate, messages.encode(known))
-            if self._roster().lacks_votes(known.certificate):  # another's, and only now its request is known here
-                await self._settler.adopt(known.certificate, message.request)
-            return
+            if not self._roster().lacks_votes(known.certificate):
+                return
+            # Maybe another's, whose request is known here only now; and the votes that it lacks may come.
+            await self._settler.adopt(known.certificate, message.request)
         table = self._roster().table_of(message.task_info)
         tally = self.pool.open(info_hash, message, table)
         # Out of the waiting room at once: while one is counted, others come and go there.
@@ -148,10 +149,11 @@ class Aggregator:
     async def _on_certificate(self, received: Received) -> None:
         message = messages.decode_certificate(received.data)
         if isinstance(message, CertificateMessage):
-            if message.certificate.task_info.task_id not in self._certificates:
+            is_complete = not self._roster().lacks_votes(message.certificate)
+            if not self._is_certified(message.certificate.task_info.task_id, is_complete=is_complete):
                 await self._remember_harmed(message.certificate)
                 await self._settler.adopt(message.certificate, self._request_of(message.certificate))
-            self._remember(message)
+                self._remember(message)
 
     async def _count(self, ballot: Ballot, tally: Tally) -> None:
         info = tally.message.task_info
@@ -203,7 +205,9 @@ class Aggregator:
     async def _conclude(self, tally: Tally) -> None:
         """(4) at the strict quorum, once; where the definition waits for all votes, when no more can come."""
         task_id, verdict = tally.message.task_info.task_id, tally.reached()
-        if verdict is None or task_id in self._certificates or task_id in self._concluding:
+        if verdict is None or task_id in self._concluding:
+            return
+        if self._is_certified(task_id, is_complete=tally.is_unanimous()):
             return
         if self._roster().waits_for_all(tally.message.task_info) and tally.waits(self._clock.now()):
             return
@@ -254,7 +258,13 @@ class Aggregator:
         tally = self.pool.tally(self._domain.task_info_hash(certificate.task_info))
         return tally.message.request if tally is not None else None
 
+    def _is_certified(self, task_id: Digest, *, is_complete: bool) -> bool:
+        """Whether the task needs no other certificate. One that lacks votes gives way to a complete one: or whoever
+        publishes the first could choose who is missing, and whose settlement waits for its deadline."""
+        known = self._certificates.get(task_id)
+        return known is not None and not (is_complete and self._roster().lacks_votes(known.certificate))
+
     def _remember(self, message: CertificateMessage) -> None:
-        self._certificates.setdefault(message.certificate.task_info.task_id, message)
+        self._certificates[message.certificate.task_info.task_id] = message
         if len(self._certificates) > MAX_POOLED_TASKS:
             self._certificates.popitem(last=False)

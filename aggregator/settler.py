@@ -161,7 +161,8 @@ class Settler:
 
     async def _take(self, certificate: TaskCertificate, request: TaskRequest | None, *, is_new: bool) -> None:
         task_id = certificate.task_info.task_id
-        if task_id in self._held:
+        is_better = self._is_better(certificate)
+        if task_id in self._held and not is_better:
             return
         if self._roster().lacks_votes(certificate):
             if request is None:
@@ -170,7 +171,14 @@ class Settler:
             await self._store.put(LATE, task_id, messages.encode_request(request))
             self._late[task_id] = request
         await self._store.put(UNSETTLED, task_id, messages.encode_certificate(certificate))
+        if is_better:
+            await self._let_go((certificate,))
         self._queue(certificate, is_new=is_new)
+
+    def _is_better(self, certificate: TaskCertificate) -> bool:
+        """Whether it has the votes that the one which is held lacks, and need not wait as that one still does."""
+        late = self._late.get(certificate.task_info.task_id)
+        return late is not None and self._clock.now() <= late.deadline and not self._roster().lacks_votes(certificate)
 
     def _queue(self, certificate: TaskCertificate, *, is_new: bool) -> None:
         if certificate.task_info.task_id not in self._held:
@@ -186,6 +194,8 @@ class Settler:
         task_id = certificate.task_info.task_id
         if task_id in self._late:
             await passed(self._late[task_id].deadline, self._clock)
+            if task_id not in self._late:
+                return  # one with all votes took its place
         await asyncio.sleep(self._seconds_before_turn(certificate, is_new=is_new))
         for seconds in (0.0, *LOOKS_SECONDS):
             await asyncio.sleep(seconds)

@@ -195,6 +195,23 @@ async def test_a_sets_table_is_written_once_by_who_settles_first(chain: AnvilCha
         await chain.settle(chain.certificate(chain.info("c", task_definition_id=definition), Verdict.VALID, (0,)))
 
 
+async def test_a_sets_table_is_written_by_who_settles_after_the_deadline_too(chain: AnvilChain) -> None:
+    await chain.populate(EQUAL)
+    number = await deploy.create_attester_set(chain.sender, chain.deployment, [])
+    terms = TaskTerms(dispute_window=500, attester_set=number, waits_for_all=True)
+    definition = await chain.define("set", terms=terms)
+    request = chain.request(task_definition_id=definition, deadline=await chain.reader.chain_time() - 1)
+    task_id = chain.deployment.domain.task_id(request)
+    certificate = chain.certificate(
+        chain.info("", task_id=task_id, task_definition_id=definition), Verdict.INVALID, (1, 2)
+    )
+
+    await chain.confirmed(chain.settlement.submit_task_after_deadline(certificate, request))
+
+    assert await chain.settlement.verdict_of(task_id) is Verdict.INVALID
+    assert await count_events(chain, "SetRolled") == 1
+
+
 async def test_two_who_write_a_sets_table_at_once_both_settle(chain: AnvilChain) -> None:
     await chain.populate(EQUAL)
     number = await deploy.create_attester_set(chain.sender, chain.deployment, [], minimum_owners=3)
