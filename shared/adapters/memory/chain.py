@@ -183,6 +183,10 @@ class MemoryChain(MemorySettlement, MemoryEpochs, MemoryCourt, MemoryEscrow):
         """The wei that go to the operator's rewards receiver."""
         return await self._do(lambda state, _: state.escrow.claim(operator, pools, seats), PAY_GAS)
 
+    async def claimable_of(self, pool: Voters, seat: int) -> tuple[Address, int]:
+        """Who sits there, and what it would get of the pool now, in wei."""
+        return self._state().escrow.claimable_of(pool, seat)
+
     async def pay(self, account: Address) -> int:
         """The wei that the court owed."""
         return await self._do(lambda state, _: state.court.pay(account), PAY_GAS)

@@ -172,6 +172,11 @@ class EscrowModel:
     def pool_of(self, pool: Voters) -> int:
         return self.pools.get(pool, 0)
 
+    def claimable_of(self, pool: Voters, seat: int) -> tuple[Address, int]:
+        """Who sits there, and what it would get of the pool now."""
+        operator, _, share = self._share_of(pool, seat)
+        return operator, share - self.taken.get((pool, seat), 0)
+
     @property
     def held(self) -> int:
         """Deposits, pools and what is earned, less what was paid."""
