@@ -30,7 +30,7 @@ from shared.errors import ChainUnavailable, Reverted
 
 SELECTOR_BYTES = 4
 FOLDER = Path(__file__).resolve().parents[2] / "abi"
-CONTRACTS = ("EpochTables", "OperatorRegistry", "AttestationCenter", "TaskEscrow", "SlashingCourt")
+CONTRACTS = ("EpochTables", "OperatorRegistry", "AttestationCenter", "TaskEscrow", "SlashingCourt", "EigenLayerSource")
 
 # What the compiler itself reverts with: require with a text, and checked arithmetic.
 _BUILT_IN = {bytes.fromhex("08c379a0"): ("Error", ["string"]), bytes.fromhex("4e487b71"): ("Panic", ["uint256"])}
