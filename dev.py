@@ -805,6 +805,12 @@ def cmd_bench(args: Sequence[str]) -> int:
     return run(BIN / "python", "-m", f"bench.{args[0]}", *args[1:])
 
 
+def cmd_coverage(args: Sequence[str]) -> int:
+    """Measure which lines and branches of the contracts their tests run; fails below --minimum (100 per cent)."""
+    set_up("dev")
+    return run(BIN / "python", CONTRACTS / "script/coverage.py", *args)
+
+
 # ------------------------------------------------------------------------------------------------------------ the locks
 
 
@@ -863,6 +869,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "check": cmd_check,
     "fmt": cmd_fmt,
     "bench": cmd_bench,
+    "coverage": cmd_coverage,
     "lock": cmd_lock,
 }
 

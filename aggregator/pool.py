@@ -48,6 +48,19 @@ class Tally:
     def abstentions(self) -> Mapping[Address, AbstainReason]:
         return {self.table.entries[index].address: reason for index, reason in self.abstained.items()}
 
+    def is_complete(self) -> bool:
+        """Everybody with a vote has cast it, for either verdict."""
+        voted = self.signatures[Verdict.VALID].keys() | self.signatures[Verdict.INVALID].keys()
+        return voted >= {seat for seat, entry in enumerate(self.table.entries) if entry.power}
+
+    def is_unanimous(self) -> bool:
+        """And all for the same one."""
+        return self.is_complete() and not all(self.signatures.values())
+
+    def waits(self, now: float) -> bool:
+        """For a definition that waits for all votes: whether some may still come."""
+        return not self.is_complete() and now <= self.message.request.deadline
+
     def reached(self) -> Verdict | None:
         """The verdict whose strict quorum is there. Never two: nobody is counted for both."""
         for verdict in (Verdict.VALID, Verdict.INVALID):

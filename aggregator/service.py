@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from aggregator.deadlines import Deadlines
+from aggregator.epochs import EpochKeeper
 from aggregator.pool import Counted, Tally, VotePool
 from aggregator.settler import Settler
 from shared import messages
@@ -17,11 +19,11 @@ from shared.crypto import bls
 from shared.digests import Domain
 from shared.duty import attend
 from shared.errors import Ignore, Reject
-from shared.interfaces import Gossip, Received
+from shared.interfaces import Clock, Gossip, Received, SignedVote
 from shared.messages import AbstainMessage, CertificateMessage, Topics, VoteMessage
 from shared.metrics import Metrics
 from shared.roster import Roster
-from shared.types import Digest, TaskCertificate, Verdict
+from shared.types import Address, Digest, TaskCertificate, TaskRequest, Verdict
 from shared.validation import GossipRules, verify_certificate
 
 if TYPE_CHECKING:
@@ -44,13 +46,17 @@ class Aggregator:
         topics: Topics,
         rules: GossipRules,
         settler: Settler,
+        keeper: EpochKeeper,
+        clock: Clock,
         metrics: Metrics | None = None,
     ) -> None:
         self._metrics = metrics or Metrics("aggregator")
         self._domain, self._roster = domain, roster
         self._gossip, self._topics, self._rules = gossip, topics, rules
-        self._settler = settler
+        self._settler, self._keeper, self._clock = settler, keeper, clock
         self.pool = VotePool()
+        self._deadlines = Deadlines(clock=clock, conclude=self._conclude)
+        self._duties: asyncio.TaskGroup
         self._early: OrderedDict[tuple[Digest, bytes, Verdict], Ballot] = OrderedDict()
         self._certificates: OrderedDict[Digest, CertificateMessage] = OrderedDict()  # by task id
         self._concluding: set[Digest] = set()  # task ids whose certificate is being made
@@ -65,10 +71,19 @@ class Aggregator:
             topics=node.topics,
             content=node.content,
             settlement=node.settlement,
+            court=node.court,
+            reader=node.reader,
             store=node.store,
             clock=node.clock,
             batch_seconds=node.config.aggregator.batch_seconds,
             max_batch=node.config.aggregator.max_batch,
+        )
+        keeper = EpochKeeper(
+            address=node.signer.address,
+            roster=lambda: node.roster.current,
+            epochs=node.epochs,
+            settlement=node.settlement,
+            clock=node.clock,
         )
         return cls(
             domain=node.domain,
@@ -77,6 +92,8 @@ class Aggregator:
             topics=node.topics,
             rules=node.rules,
             settler=settler,
+            keeper=keeper,
+            clock=node.clock,
             metrics=node.metrics,
         )
 
@@ -84,6 +101,7 @@ class Aggregator:
         """Until cancelled."""
         await self._settler.recover()
         async with asyncio.TaskGroup() as duties:
+            self._duties = duties
             duties.create_task(attend(self._gossip, self._topics.task, self._rules.check_task, self._on_task))
             duties.create_task(attend(self._gossip, self._topics.vote, self._rules.check_vote, self._on_ballot))
             duties.create_task(
@@ -93,6 +111,7 @@ class Aggregator:
                 attend(self._gossip, self._topics.certificate, self._rules.check_certificate, self._on_certificate)
             )
             duties.create_task(self._settler.run())
+            duties.create_task(self._keeper.run())
 
     # (1) gossip checks: done by the validator; what is left is to find the task that a vote belongs to
     async def _on_task(self, received: Received) -> None:
@@ -102,12 +121,17 @@ class Aggregator:
         if known is not None and known.certificate.task_info == message.task_info:
             # The performer asks again: our certificate was lost on the way to it.
             await self._gossip.publish(self._topics.certificate, messages.encode(known))
-            return
-        table = self._roster().table(message.task_info.epoch)
+            if not self._roster().lacks_votes(known.certificate):
+                return
+            # Maybe another's, whose request is known here only now; and the votes that it lacks may come.
+            await self._settler.adopt(known.certificate, message.request)
+        table = self._roster().table_of(message.task_info)
         tally = self.pool.open(info_hash, message, table)
         # Out of the waiting room at once: while one is counted, others come and go there.
         for ballot in [self._early.pop(key) for key in list(self._early) if key[0] == info_hash]:
             await self._count(ballot, tally)
+        if self._roster().waits_for_all(message.task_info):
+            self._deadlines.watch(tally, self._duties)
         await self._conclude(tally)  # once more, in case that it could not be stored the last time
 
     async def _on_ballot(self, received: Received) -> None:
@@ -125,7 +149,11 @@ class Aggregator:
     async def _on_certificate(self, received: Received) -> None:
         message = messages.decode_certificate(received.data)
         if isinstance(message, CertificateMessage):
-            self._remember(message)
+            is_complete = not self._roster().lacks_votes(message.certificate)
+            if not self._is_certified(message.certificate.task_info.task_id, is_complete=is_complete):
+                await self._remember_harmed(message.certificate)
+                await self._settler.adopt(message.certificate, self._request_of(message.certificate))
+                self._remember(message)
 
     async def _count(self, ballot: Ballot, tally: Tally) -> None:
         info = tally.message.task_info
@@ -141,8 +169,27 @@ class Aggregator:
         counted = self.pool.add_vote(ballot, tally)
         if counted is Counted.EQUIVOCATION:
             log.warning("equivocation", attester=ballot.attester.hex(), task=ballot.task_id.hex()[:8])
+            await self._accuse(ballot.task_id, ballot.attester)
         if counted is Counted.NEW:
             await self._conclude(tally)
+
+    async def _accuse(self, task_id: Digest, attester: Address) -> None:
+        named = self.pool.equivocations.get((task_id, attester))
+        if named is None:
+            return
+        tally = self.pool.tally(named.first.task_info_hash)
+        first, second = self._evidence(named.first), self._evidence(named.second)
+        if tally is not None and first is not None and second is not None:
+            await self._settler.remember(task_id, tally.message.request)
+            await self._settler.accuse(attester, first, second)
+
+    def _evidence(self, vote: VoteMessage) -> SignedVote | None:
+        """None when the task info that was voted on is not known any more: the court wants it whole."""
+        tally = self.pool.tally(vote.task_info_hash)
+        seat = tally.table.index_of(vote.attester) if tally else None
+        if tally is None or seat is None:
+            return None
+        return SignedVote(tally.message.task_info, vote.verdict, seat, vote.signature)
 
     # (2) verify the share
     def _is_signed(self, vote: VoteMessage, tally: Tally) -> bool:
@@ -156,9 +203,13 @@ class Aggregator:
         return False
 
     async def _conclude(self, tally: Tally) -> None:
-        """(4) at the strict quorum, once."""
+        """(4) at the strict quorum, once; where the definition waits for all votes, when no more can come."""
         task_id, verdict = tally.message.task_info.task_id, tally.reached()
-        if verdict is None or task_id in self._certificates or task_id in self._concluding:
+        if verdict is None or task_id in self._concluding:
+            return
+        if self._is_certified(task_id, is_complete=tally.is_unanimous()):
+            return
+        if self._roster().waits_for_all(tally.message.task_info) and tally.waits(self._clock.now()):
             return
         self._concluding.add(task_id)
         try:
@@ -189,13 +240,31 @@ class Aggregator:
             invalid_power=tally.power(Verdict.INVALID),
         )
         # (6) persist, then publish; (7) settle
-        await self._settler.add(certificate)
+        await self._remember_harmed(certificate)
+        await self._settler.add(certificate, tally.message.request)
         self._remember(message)
         await self._gossip.publish(self._topics.certificate, messages.encode(message))
         self._metrics.certificates.add(verdict=verdict.name.lower())
         log.info("certified", task=certificate.task_info.task_id.hex()[:8], verdict=verdict.name.lower())
 
+    async def _remember_harmed(self, certificate: TaskCertificate) -> None:
+        """Whom the slash that a rejection may queue compensates; whoever settles it, any aggregator may name them."""
+        request = self._request_of(certificate)
+        if certificate.verdict is Verdict.INVALID and request is not None:
+            await self._settler.remember(certificate.task_info.task_id, request)
+
+    def _request_of(self, certificate: TaskCertificate) -> TaskRequest | None:
+        """None while its task was not heard of here."""
+        tally = self.pool.tally(self._domain.task_info_hash(certificate.task_info))
+        return tally.message.request if tally is not None else None
+
+    def _is_certified(self, task_id: Digest, *, is_complete: bool) -> bool:
+        """Whether the task needs no other certificate. One that lacks votes gives way to a complete one: or whoever
+        publishes the first could choose who is missing, and whose settlement waits for its deadline."""
+        known = self._certificates.get(task_id)
+        return known is not None and not (is_complete and self._roster().lacks_votes(known.certificate))
+
     def _remember(self, message: CertificateMessage) -> None:
-        self._certificates.setdefault(message.certificate.task_info.task_id, message)
+        self._certificates[message.certificate.task_info.task_id] = message
         if len(self._certificates) > MAX_POOLED_TASKS:
             self._certificates.popitem(last=False)

@@ -214,10 +214,16 @@ class Attester:
         roster = self._roster()
         try:
             for certificate in proposal.certificates:
-                table = roster.table(certificate.task_info.epoch)
+                if roster.settles_singly(certificate.task_info):
+                    raise Ignore("settles singly")  # its hook would not be called, and nobody paid
+                if roster.lacks_votes(certificate):
+                    raise Ignore("votes are missing")  # the contract, which does not see it, would refuse it alone
+                table = roster.table_of(certificate.task_info)
                 self._rules.certificate_checker.check(certificate, table)
                 await asyncio.sleep(0)  # a pairing each: let votes pass between them
-            batch = make_batch(self._domain, proposal.certificates, proposal.epoch, proposal.aggregator)
+            batch = make_batch(
+                self._domain, proposal.certificates, proposal.epoch, proposal.aggregator, roster.table_of
+            )
         except (Reject, Ignore, ValueError) as error:
             log.warning("batch not signed", reason=str(error), aggregator=proposal.aggregator.hex())
             return

@@ -1,13 +1,12 @@
 """Time to certificate beyond the model's own run time, and peak memory of each service, on a real local network.
 
-One task at a time, digits and text in turn, through the door as a dApp sends them. The baseline is the same door's
-`GET /health`: one HTTP round trip on the same machine in the same run.
+One task at a time, digits and text in turn, through the door as a dApp sends them, each with a fee. The baseline is
+the same door's `GET /health`: one HTTP round trip on the same machine in the same run.
 """
 
 from __future__ import annotations
 
 import asyncio
-import secrets
 import tempfile
 import time
 from pathlib import Path
@@ -18,9 +17,9 @@ from bench.table import Row, arguments, percentile, report
 from poi.client import PoiClient
 from poi.testnet.network import PERFORMER, LocalNetwork, open_network
 from poi.testnet.plan import plan
+from poi.testnet.requester import open_requester
 from shared import log as logging
 from shared.config import LogConfig
-from shared.crypto.ecdsa import SecretKey
 
 ATTESTERS = 4
 WARM_UP = 4
@@ -68,9 +67,13 @@ async def _round_trips(network: LocalNetwork) -> list[float]:
 async def _certificates(network: LocalNetwork, tasks: int) -> list[float]:
     """Milliseconds from sending the request to holding the certificate, less the performer's run."""
     beyond = []
-    async with PoiClient(network.member(PERFORMER).url, SecretKey(secrets.token_bytes(32))) as client:
+    performer = network.member(PERFORMER)
+    async with open_requester(network) as requester, PoiClient(performer.url, requester.key) as client:
+        await requester.deposit({performer.address: WARM_UP + tasks})
         for i, errand in enumerate(plan(WARM_UP + tasks, 0)):
-            _, call = await client.prepare(network.definitions[errand.model], errand.document, errand.parameters)
+            _, call = await client.prepare(
+                network.definitions[errand.model], errand.document, errand.parameters, fee=network.fees.total
+            )
             started = time.perf_counter()
             task_id = await client.send(call)
             view = await client.wait(task_id, until="certified")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from weakref import WeakValueDictionary
 
+from performer.earnings import Earnings
 from performer.ledger import BUSY, TaskLedger
 from shared.constants import FETCH_TIMEOUT_SECONDS, MAX_DEADLINE_SECONDS, MAX_INPUT_BYTES, MAX_PARAMETERS_BYTES
 from shared.content.unixfs import build_file
@@ -30,7 +31,6 @@ INPUT_REFUSED = -32002
 DEADLINE = -32003
 BAD_SIGNATURE = -32004
 UNAVAILABLE = -32006
-FEE = -32007
 
 
 @dataclass(frozen=True)
@@ -52,12 +52,14 @@ class Admission:
         library: ModelLibrary,
         content: ContentStore,
         ledger: TaskLedger,
+        earnings: Earnings,
         clock: Clock,
         served: Collection[int],
         max_open_tasks: int,
     ) -> None:
         self._domain, self._address, self._roster = domain, address, roster
         self._library, self._content, self._ledger = library, content, ledger
+        self._earnings = earnings
         self._clock, self._served, self._max_open_tasks = clock, served, max_open_tasks
         self._arriving = 0  # being stored, and not yet in the ledger
         self._nonces: WeakValueDictionary[tuple[Address, int], asyncio.Lock] = WeakValueDictionary()
@@ -80,14 +82,16 @@ class Admission:
         former = await self._ledger.find(task_id)
         if former is not None:
             return former
-        self._check_deadline(request)
         definition = self._check_definition(request)
+        self._check_deadline(request, definition)
+        self._earnings.require_fee(request, definition)
         self._check_room()
         task = Task(task_id=task_id, request=request, requester_signature=signature, requested_at=self._clock.now())
         was_here = await self._content.has(request.input_cid)
         try:
             await self._check_input(request, document, definition)
-            return await self._store(task, document)
+            async with self._earnings.covering(task_id, request):
+                return await self._store(task, document)
         except RequestRefused:
             if document is None and not was_here:
                 await self._content.unpin(request.input_cid)  # it was fetched for this request alone
@@ -105,21 +109,19 @@ class Admission:
             raise RequestRefused(
                 INVALID_PARAMS, "the request is for another performer", "request.performer", f"0x{self._address.hex()}"
             )
-        if request.fee != 0:
-            raise RequestRefused(FEE, "fees are not escrowed yet, so none is taken", "request.fee", "0")
         if len(request.parameters.encode()) > MAX_PARAMETERS_BYTES:
             raise RequestRefused(
                 INVALID_PARAMS, "too long", "request.parameters", f"at most {MAX_PARAMETERS_BYTES} bytes of JSON"
             )
 
-    def _check_deadline(self, request: TaskRequest) -> None:
-        now = self._clock.now()
-        if not now < request.deadline <= now + MAX_DEADLINE_SECONDS:
+    def _check_deadline(self, request: TaskRequest, definition: TaskDefinition) -> None:
+        now, furthest = self._clock.now(), min(MAX_DEADLINE_SECONDS, definition.terms.maximum_deadline)
+        if not now < request.deadline <= now + furthest:
             raise RequestRefused(
                 DEADLINE,
                 "the deadline has passed" if request.deadline <= now else "the deadline is too far away",
                 "request.deadline",
-                f"unix seconds between {int(now) + 1} and {int(now) + MAX_DEADLINE_SECONDS}",
+                f"unix seconds between {int(now) + 1} and {int(now) + furthest}",
             )
 
     def _check_room(self) -> None:
@@ -136,6 +138,10 @@ class Admission:
                 "this performer does not serve the task definition",
                 "request.taskDefinitionId",
                 f"one of {served}",
+            )
+        if definition.is_paused:
+            raise RequestRefused(
+                UNAVAILABLE, "the task definition is paused", "request.taskDefinitionId", "try again later"
             )
         if request.model_hash != definition.model_hash:
             raise RequestRefused(

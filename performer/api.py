@@ -88,6 +88,7 @@ class Door:
                 "method": definition.method,
                 "modelHash": to_hex(definition.model_hash),
                 "cardCid": definition.card_cid,
+                "leastFee": str(definition.terms.fees.total),
             }
             for definition in roster.definitions.values()
             if not self._served or definition.id in self._served
@@ -118,7 +119,8 @@ class Door:
             )
         if goal is not None:
             task = await self._wait(task, goal, timeout)
-        return task_view(task, await self._output(task))
+        is_collected = await self._performer.earnings.is_collected(task_id)
+        return task_view(task, await self._output(task), is_collected=is_collected)
 
     async def _wait(self, task: Task, goal: frozenset[Phase], timeout_seconds: float) -> Task:
         loop = asyncio.get_running_loop()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from performer.admission import Admission, Admitted
+from performer.earnings import Earnings
 from performer.ledger import TaskLedger
 from performer.settlements import SettlementWatch
 from shared import messages
@@ -56,6 +57,7 @@ class Performer:
         ledger: TaskLedger,
         admission: Admission,
         settlements: SettlementWatch,
+        earnings: Earnings,
         clock: Clock,
         methods: Mapping[str, Method] = METHODS,
         metrics: Metrics | None = None,
@@ -64,13 +66,20 @@ class Performer:
         self._domain, self._roster = domain, roster
         self._gossip, self._topics, self._rules = gossip, topics, rules
         self._content, self._library, self._signer = content, library, signer
-        self.ledger, self._admission, self._settlements = ledger, admission, settlements
+        self.ledger, self._admission, self._settlements, self.earnings = ledger, admission, settlements, earnings
         self._clock, self._methods = clock, methods
         self._queue: asyncio.Queue[Task] = asyncio.Queue()
 
     @classmethod
     def from_node(cls, node: Node, *, methods: Mapping[str, Method] = METHODS) -> Performer:
         ledger = TaskLedger(store=node.store)
+        earnings = Earnings(
+            address=node.signer.address,
+            escrow=node.escrow,
+            settlement=node.settlement,
+            ledger=ledger,
+            store=node.store,
+        )
         return cls(
             domain=node.domain,
             roster=lambda: node.roster.current,
@@ -88,6 +97,7 @@ class Performer:
                 library=node.library,
                 content=node.content,
                 ledger=ledger,
+                earnings=earnings,
                 clock=node.clock,
                 served=node.config.performer.definitions,
                 max_open_tasks=node.config.performer.max_open_tasks,
@@ -95,11 +105,14 @@ class Performer:
             settlements=SettlementWatch(
                 domain=node.domain,
                 settlement=node.settlement,
+                reader=node.reader,
                 content=node.content,
                 ledger=ledger,
+                earnings=earnings,
                 store=node.store,
                 clock=node.clock,
             ),
+            earnings=earnings,
             clock=node.clock,
             methods=methods,
             metrics=node.metrics,
@@ -126,6 +139,7 @@ class Performer:
     async def run(self) -> None:
         """Until cancelled."""
         await self.ledger.load()
+        await self.earnings.load()
         for task in self.ledger.open_tasks():
             if task.phase is Phase.REQUESTED and task.failure is None:
                 self._queue.put_nowait(task)
@@ -136,6 +150,7 @@ class Performer:
                 attend(self._gossip, self._topics.certificate, self._rules.check_certificate, self._on_certificate)
             )
             group.create_task(self._settlements.run())
+            group.create_task(self.earnings.run())
             group.create_task(self._keep_asking())
 
     async def _perform_next(self) -> None:
@@ -239,7 +254,7 @@ class Performer:
         if task.task_info is not None and task.task_info != info:
             log.error("a certificate for a task info that is not ours", task=info.task_id.hex()[:8])
             return
-        table = self._roster().table(info.epoch)
+        table = self._roster().table_of(info)
         now = self._clock.now()
         event = Certified(message.certificate, message.valid_power, message.invalid_power, table.total_power, now)
         if task.certificate is None:

@@ -7,14 +7,15 @@ import asyncio
 import msgspec
 import structlog
 
+from performer.earnings import Earnings
 from performer.ledger import TaskLedger
-from shared.batch import MAX_DOCUMENT_BYTES, decode_document, document_cid, make_batch
-from shared.constants import FETCH_TIMEOUT_SECONDS
+from shared.batch import Batch
 from shared.digests import Domain
-from shared.errors import CodecError, ContentError
-from shared.interfaces import Clock, ContentStore, Settlement, TaskStore
+from shared.errors import ChainUnavailable, CodecError, ContentError
+from shared.interfaces import Clock, Collection, ContentStore, OperatorReader, Settlement, TaskStore
+from shared.settled_batch import read_settled_batch
 from shared.types import BatchSettled, Digest, Settled, TaskCertificate, Verdict
-from shared.workflow import Event, SettledOnChain
+from shared.workflow import Inclusion, SettledOnChain
 
 log = structlog.get_logger(__name__)
 
@@ -34,13 +35,15 @@ class SettlementWatch:
         *,
         domain: Domain,
         settlement: Settlement,
+        reader: OperatorReader,
         content: ContentStore,
         ledger: TaskLedger,
+        earnings: Earnings,
         store: TaskStore,
         clock: Clock,
     ) -> None:
-        self._domain, self._settlement, self._content = domain, settlement, content
-        self._ledger, self._store, self._clock = ledger, store, clock
+        self._domain, self._settlement, self._reader, self._content = domain, settlement, reader, content
+        self._ledger, self._earnings, self._store, self._clock = ledger, earnings, store, clock
 
     async def run(self) -> None:
         """Until cancelled; goes on where the last run stopped reading."""
@@ -51,7 +54,7 @@ class SettlementWatch:
                 group.create_task(self._settle_batch(_decode(unread)))
             async for event in self._settlement.events(max(0, cursor - REREAD_BLOCKS)):
                 if isinstance(event, Settled):
-                    await self._settle(event.task_id, self._final(event, event.is_approved, 0))
+                    await self._settle_single(event)
                 elif isinstance(event, BatchSettled):
                     await self._store.put(UNREAD_BATCH, event.batch.root, _encode(event))
                     group.create_task(self._settle_batch(event))
@@ -59,39 +62,79 @@ class SettlementWatch:
                     cursor = event.block
                     await self._store.put(CURSOR, CURSOR_KEY, cursor.to_bytes(8, "big"))
 
+    async def _settle_single(self, event: Settled) -> None:
+        task = await self._ledger.find(event.task_id)
+        # Earned before settled: in between, the fee would be promised by nobody.
+        if task is not None and task.task_info is not None:
+            await self._earnings.earned(
+                task.task_id,
+                Collection(
+                    request=task.request,
+                    requester_signature=task.requester_signature,
+                    info_hash=event.task_info_hash,
+                    is_approved=event.is_approved,
+                    epoch=task.task_info.epoch,
+                    indices=event.indices,
+                    root=Digest(bytes(32)),
+                    aggregator=event.aggregator,
+                    path=(),
+                ),
+            )
+        settled = SettledOnChain(event.is_approved, event.tx_hash, event.gas_used, 0, self._clock.now())
+        await self._settle(event.task_id, settled)
+
     async def _settle_batch(self, event: BatchSettled) -> None:
-        for certificate in await self._read_batch(event):
-            is_approved = certificate.verdict is Verdict.VALID
-            await self._settle(certificate.task_info.task_id, self._final(event, is_approved, event.batch.size))
+        batch = await self._read_batch(event)
+        if batch is not None:
+            for certificate in batch.certificates:
+                await self._settle_batched(event, batch, certificate)
         await self._store.delete(UNREAD_BATCH, event.batch.root)
 
-    async def _read_batch(self, event: BatchSettled) -> tuple[TaskCertificate, ...]:
+    async def _settle_batched(self, event: BatchSettled, batch: Batch, certificate: TaskCertificate) -> None:
+        info = certificate.task_info
+        task = await self._ledger.find(info.task_id)
+        if task is None:
+            return
+        inclusion = Inclusion(
+            root=batch.info.root,
+            task_info_hash=self._domain.task_info_hash(info),
+            is_approved=certificate.verdict is Verdict.VALID,
+            voters_hash=batch.voters_of(certificate),
+            path=tuple(batch.proof(certificate)),
+        )
+        await self._earnings.earned(
+            task.task_id,
+            Collection(
+                request=task.request,
+                requester_signature=task.requester_signature,
+                info_hash=inclusion.task_info_hash,
+                is_approved=inclusion.is_approved,
+                epoch=info.epoch,
+                indices=batch.indices_of(certificate),
+                root=inclusion.root,
+                aggregator=batch.info.aggregator,
+                path=inclusion.path,
+            ),
+        )
+        settled = SettledOnChain(
+            inclusion.is_approved, event.tx_hash, event.gas_used, batch.info.size, self._clock.now(), inclusion
+        )
+        await self._settle(info.task_id, settled)
+
+    async def _read_batch(self, event: BatchSettled) -> Batch | None:
         """What is under the root. Whoever serves it: it must hash to what the chain says."""
         delay = RETRY_SECONDS
         while True:
             try:
-                document = await self._content.get(
-                    document_cid(event.batch.content_hash),
-                    max_bytes=MAX_DOCUMENT_BYTES,
-                    timeout_seconds=FETCH_TIMEOUT_SECONDS,
-                    prefer=event.batch.aggregator,
-                )
-                batch = make_batch(self._domain, decode_document(document), event.batch.epoch, event.batch.aggregator)
-                if batch.info == event.batch:
-                    return batch.certificates
-                log.error("a settled batch's document is not what is under its root", root=event.batch.root.hex())
-                return ()
-            except (CodecError, ValueError) as error:
+                return await read_settled_batch(self._domain, event.batch, self._content, self._reader)
+            except CodecError as error:
                 log.error("a settled batch has no readable document", root=event.batch.root.hex(), reason=str(error))
-                return ()
-            except ContentError as error:
+                return None
+            except (ContentError, ChainUnavailable) as error:
                 log.warning("batch document not here yet", root=event.batch.root.hex()[:8], reason=str(error))
                 await asyncio.sleep(delay)
                 delay = min(2 * delay, RETRY_MAX_SECONDS)
 
-    async def _settle(self, task_id: Digest, event: Event) -> None:
+    async def _settle(self, task_id: Digest, event: SettledOnChain) -> None:
         if self._ledger.get(task_id) is not None:
             await self._ledger.advance(task_id, event)
-
-    def _final(self, event: Settled | BatchSettled, is_approved: bool, batch_size: int) -> SettledOnChain:
-        return SettledOnChain(is_approved, event.tx_hash, event.gas_used, batch_size, self._clock.now())

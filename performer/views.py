@@ -6,10 +6,10 @@ from typing import Any
 
 from shared.documents import Output, output_view
 from shared.json_forms import certificate_to_json, request_to_json, to_hex
-from shared.workflow import Task
+from shared.workflow import Inclusion, Phase, Task
 
 
-def task_view(task: Task, output: Output | None) -> dict[str, Any]:
+def task_view(task: Task, output: Output | None, *, is_collected: bool) -> dict[str, Any]:
     """`result` is the performer's claim, `certificate` what a quorum says of it. A claim alone proves nothing."""
     return {
         "taskId": to_hex(task.task_id),
@@ -21,6 +21,7 @@ def task_view(task: Task, output: Output | None) -> dict[str, Any]:
         "certificate": certificate_to_json(task.certificate) if task.certificate else None,
         "votes": _votes(task),
         "settlement": _settlement(task),
+        "fee": _fee(task, is_collected),
         "failure": task.failure,
         "timings": _timings(task),
     }
@@ -39,7 +40,32 @@ def _votes(task: Task) -> dict[str, Any] | None:
 def _settlement(task: Task) -> dict[str, Any] | None:
     if task.tx_hash is None:
         return None
-    return {"txHash": to_hex(task.tx_hash), "gasUsed": task.gas_used, "batchSize": task.settled_in_batch_of}
+    return {
+        "txHash": to_hex(task.tx_hash),
+        "gasUsed": task.gas_used,
+        "batchSize": task.settled_in_batch_of,
+        "inclusion": _inclusion(task.inclusion),
+    }
+
+
+def _inclusion(inclusion: Inclusion | None) -> dict[str, Any] | None:
+    """With the task id, the arguments of `AttestationCenter.included`, by their names there. A task that settled by
+    itself needs none: `recordOf` has it."""
+    if inclusion is None:
+        return None
+    return {
+        "root": to_hex(inclusion.root),
+        "taskInfoHash": to_hex(inclusion.task_info_hash),
+        "isApproved": inclusion.is_approved,
+        "votersHash": to_hex(inclusion.voters_hash),
+        "proof": [to_hex(sibling) for sibling in inclusion.path],
+    }
+
+
+def _fee(task: Task, is_collected: bool) -> dict[str, Any]:
+    """`isCollected` is null while there is nothing to collect: before the settlement, and without a fee."""
+    is_owed = task.request.fee > 0 and task.phase in (Phase.APPROVED, Phase.REJECTED)
+    return {"amount": str(task.request.fee), "isCollected": is_collected if is_owed else None}
 
 
 def _timings(task: Task) -> dict[str, float | None]:

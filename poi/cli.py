@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 FAILED = 2
 INTERRUPTED = 130  # 128 + SIGINT, as shells say it
+RECENT_BLOCKS = 50_000  # a week of Ethereum's
 
 app = typer.Typer(
     name="poi",
@@ -28,14 +29,26 @@ app = typer.Typer(
 )
 key_app = typer.Typer(help="The node seed and the keys it gives.", no_args_is_help=True)
 app.add_typer(key_app, name="key")
-operator_app = typer.Typer(help="Register, leave, withdraw: dealings with the registry.", no_args_is_help=True)
+operator_app = typer.Typer(help="Stake, exit, epochs and rewards of the keystore's operator.", no_args_is_help=True)
 app.add_typer(operator_app, name="operator")
+fees_app = typer.Typer(help="A requester's deposits, each for one performer.", no_args_is_help=True)
+app.add_typer(fees_app, name="fees")
 
 ConfigFile = Annotated[Path, typer.Option("--config", metavar="FILE", help="Settings; see config.example.toml.")]
 KeystoreFile = Annotated[Path, typer.Option("--keystore", metavar="FILE", help="The encrypted node seed.")]
 PasswordFile = Annotated[
     Path | None, typer.Option("--password-file", metavar="FILE", help="Its password on one line; asked for without it.")
 ]
+P2pAddress = Annotated[
+    str, typer.Option("--p2p-address", metavar="MULTIADDR", help="Where others dial it: /ip4/HOST/tcp/PORT.")
+]
+Blocks = Annotated[
+    int, typer.Option("--blocks", min=1, max=10_000_000, help="How far back settlements are looked for.")
+]
+KeyFile = Annotated[
+    Path, typer.Option("--key-file", metavar="FILE", help="The requester's secret key, 64 hexadecimal digits.")
+]
+Ether = Annotated[str, typer.Option("--amount", metavar="ETHER", help="In ether, to the wei.")]
 JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write what happened to this file.")]
 
 
@@ -127,19 +140,61 @@ def deploy(
 # --- operators -----------------------------------------------------------------------------------
 @operator_app.command("register")
 def operator_register(
-    p2p_address: Annotated[
-        str, typer.Option("--p2p-address", metavar="MULTIADDR", help="Where others dial it: /ip4/HOST/tcp/PORT.")
-    ],
-    stake_ether: Annotated[float, typer.Option("--stake", min=0, help="Stake, in ether.")],
+    p2p_address: P2pAddress,
+    stake: Annotated[str, typer.Option("--stake", metavar="ETHER", help="Stake, in ether.")],
     role: Annotated[list[str], typer.Option("--role", help="performer, attester or aggregator; several are fine.")],
     config: ConfigFile = Path("config.toml"),
 ) -> None:
     """Register the keystore's operator with stake. The gateway that is registered is http.public_url."""
+    from poi import amounts, operators
+
+    stake_wei, roles = amounts.wei(stake, "--stake"), operators.roles_of(role)
+    operators.run(_settings(config), lambda registrar: registrar.register(roles, stake_wei, p2p_address))
+
+
+@operator_app.command("status")
+def operator_status(config: ConfigFile = Path("config.toml"), blocks: Blocks = RECENT_BLOCKS) -> None:
+    """What the chain says: stake, power, exit, waiting slashes, and what can be claimed."""
     from poi import operators
 
-    stake_wei = round(stake_ether * 10**9) * 10**9  # to the gwei, as voting power is counted
-    roles = operators.roles_of(role)
-    operators.run(_settings(config), lambda registrar: registrar.register(roles, stake_wei, p2p_address))
+    operators.run(_settings(config), lambda registrar: registrar.status(blocks))
+
+
+@operator_app.command("add-stake")
+def operator_add_stake(amount: Ether, config: ConfigFile = Path("config.toml")) -> None:
+    """Add to the stake. It counts from the next epoch on."""
+    from poi import amounts, operators
+
+    amount_wei = amounts.wei(amount, "--amount")
+    operators.run(_settings(config), lambda registrar: registrar.add_stake(amount_wei))
+
+
+@operator_app.command("endpoints")
+def operator_endpoints(p2p_address: P2pAddress, config: ConfigFile = Path("config.toml")) -> None:
+    """Register where the node is now: the gossip address given here, and http.public_url."""
+    from poi import operators
+
+    operators.run(_settings(config), lambda registrar: registrar.endpoints(p2p_address))
+
+
+@operator_app.command("set-rewards-receiver")
+def operator_set_rewards_receiver(
+    receiver: Annotated[str, typer.Argument(metavar="ADDRESS", help="Who gets what is claimed from now on.")],
+    config: ConfigFile = Path("config.toml"),
+) -> None:
+    """Have rewards paid to another account, a cold one for example."""
+    from poi import amounts, operators
+
+    account = amounts.account(receiver, "ADDRESS")
+    operators.run(_settings(config), lambda registrar: registrar.set_rewards_receiver(account))
+
+
+@operator_app.command("claim")
+def operator_claim(config: ConfigFile = Path("config.toml"), blocks: Blocks = RECENT_BLOCKS) -> None:
+    """Have everything earned paid to the rewards receiver: fees, and shares of the attesters' pools."""
+    from poi import operators
+
+    operators.run(_settings(config), lambda registrar: registrar.claim(blocks))
 
 
 @operator_app.command("leave")
@@ -152,7 +207,7 @@ def operator_leave(config: ConfigFile = Path("config.toml")) -> None:
 
 @operator_app.command("withdraw")
 def operator_withdraw(config: ConfigFile = Path("config.toml")) -> None:
-    """Take the stake back once it has unbonded."""
+    """Take the stake back once it has unbonded, no valid table counts it, and no slash waits."""
     from poi import operators
 
     operators.run(_settings(config), operators.Registrar.withdraw)
@@ -164,6 +219,59 @@ def operator_roll(config: ConfigFile = Path("config.toml")) -> None:
     from poi import operators
 
     operators.run(_settings(config), operators.Registrar.roll)
+
+
+# --- fees ----------------------------------------------------------------------------------------
+Performer = Annotated[str, typer.Option("--performer", metavar="ADDRESS", help="Whom the deposit is for.")]
+
+
+@fees_app.command("deposit")
+def fees_deposit(
+    performer: Performer, amount: Ether, key_file: KeyFile, config: ConfigFile = Path("config.toml")
+) -> None:
+    """Put coin down for one performer. Only fees of requests that this key signs are paid out of it."""
+    from poi import amounts, fees
+
+    to, amount_wei = amounts.account(performer, "--performer"), amounts.wei(amount, "--amount")
+    fees.run(_settings(config), key_file, lambda purse: purse.deposit(to, amount_wei))
+
+
+@fees_app.command("refund")
+def fees_refund(
+    performer: Performer,
+    key_file: KeyFile,
+    amount: Annotated[str | None, typer.Option("--amount", metavar="ETHER", help="Without it: all of it.")] = None,
+    config: ConfigFile = Path("config.toml"),
+) -> None:
+    """Ask a deposit back; run again after the escrow's delay, it pays."""
+    from poi import amounts, fees
+
+    of = amounts.account(performer, "--performer")
+    amount_wei = None if amount is None else amounts.wei(amount, "--amount")
+    fees.run(_settings(config), key_file, lambda purse: purse.refund(of, amount_wei))
+
+
+@fees_app.command("status")
+def fees_status(
+    key_file: KeyFile,
+    performer: Annotated[
+        str | None, typer.Option("--performer", metavar="ADDRESS", help="Without it: every registered one.")
+    ] = None,
+    config: ConfigFile = Path("config.toml"),
+) -> None:
+    """What lies in deposits, what is on its way back, and what slashes left for this requester."""
+    from poi import amounts, fees
+
+    of = None if performer is None else amounts.account(performer, "--performer")
+    fees.run(_settings(config), key_file, lambda purse: purse.status(of))
+
+
+@fees_app.command("compensation")
+def fees_compensation(key_file: KeyFile, config: ConfigFile = Path("config.toml")) -> None:
+    """Fetch what slashes left for the requester of tasks that were rejected."""
+    from poi import fees
+
+    fees.run(_settings(config), key_file, fees.Purse.compensation)
 
 
 def _settings(path: Path) -> Config:

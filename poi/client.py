@@ -1,8 +1,10 @@
 """The dApp's side: one call in, a certificate out that a contract can check.
 
 async with PoiClient("http://127.0.0.1:8700", key) as client:
-    task_id = await client.request(0, {"tensors": {...}})
+    task_id = await client.request(0, {"tensors": {...}}, fee=10**15)
     task = await client.wait(task_id)
+
+A fee comes out of the deposit that the requester has in the TaskEscrow for this performer (protocol §8.2).
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ DEFAULT_DEADLINE_SECONDS = 600
 MAX_ANSWER_BYTES = 64 << 20  # a proof of MAX_PROOF_BYTES, its numbers written out
 PAUSE_SECONDS = 0.2  # between questions to a door that answers at once what is not yet so
 BUSY = -32005
+NONCES_A_WORD = 256
 
 
 class PerformerUnreachable(PoiError):
@@ -43,11 +46,27 @@ class UntrueAnswer(PoiError):
     """The performer's answer is not about what was asked."""
 
 
+class Nonces:
+    """Of one requester towards one performer: whoever makes another of these, after a crash or beside this one, draws
+    other numbers. The escrow keeps a bit for each, 256 in a storage slot; in a row they cost a new slot only once."""
+
+    def __init__(self) -> None:
+        self._next = 0
+
+    def take(self) -> Uint256:
+        """One that nobody took before."""
+        if self._next % NONCES_A_WORD == 0:
+            self._next = secrets.randbits(248) * NONCES_A_WORD
+        nonce = Uint256(self._next)
+        self._next += 1
+        return nonce
+
+
 class PoiClient:
     """Talks to one performer's door on behalf of one requester."""
 
     def __init__(self, url: str, key: SecretKey) -> None:
-        self._url, self._key = url, key
+        self._url, self._key, self._nonces = url, key, Nonces()
         self._network: dict[str, Any] | None = None
         self._session: aiohttp.ClientSession | None = None
 
@@ -83,10 +102,12 @@ class PoiClient:
         document: dict[str, Any] | str,
         parameters: dict[str, Any] | None = None,
         *,
+        fee: int = 0,
         nonce: int | None = None,
         deadline_seconds: int = DEFAULT_DEADLINE_SECONDS,
     ) -> tuple[Digest, dict[str, Any]]:
-        """The task id and the signed call, not sent yet. Raises `RequestRefused` for an unknown definition."""
+        """The task id and the signed call, not sent yet. `fee`, in base units of the escrow's token, is all that the
+        task can take from the deposit. Raises `RequestRefused` for an unknown definition."""
         network = await self.network()
         definition = next((d for d in network["taskDefinitions"] if d["taskDefinitionId"] == task_definition_id), None)
         if definition is None:
@@ -95,14 +116,14 @@ class PoiClient:
         input_cid, _ = build_file(BytesIO(text.encode()), lambda _: None)
         request = TaskRequest(
             requester=self._key.address,
-            nonce=Uint256(secrets.randbits(128) if nonce is None else nonce),
+            nonce=self._nonces.take() if nonce is None else Uint256(nonce),
             performer=Address(from_hex(network["performer"], "performer", 20)),
             task_definition_id=task_definition_id,
             model_hash=Digest(from_hex(definition["modelHash"], "modelHash", 32)),
             input_cid=input_cid,
             parameters=msgspec.json.encode(parameters or {}, order="sorted").decode(),
             seed=Digest(secrets.token_bytes(32)),
-            fee=Uint256(0),
+            fee=Uint256(fee),
             deadline=int(time.time()) + deadline_seconds,
         )
         task_id = (await self.domain()).task_id(request)
@@ -117,10 +138,15 @@ class PoiClient:
         return Digest(from_hex(task_id, "taskId", 32))
 
     async def request(
-        self, task_definition_id: int, document: dict[str, Any] | str, parameters: dict[str, Any] | None = None
+        self,
+        task_definition_id: int,
+        document: dict[str, Any] | str,
+        parameters: dict[str, Any] | None = None,
+        *,
+        fee: int = 0,
     ) -> Digest:
         """Prepare and send. Raises `UntrueAnswer` when the performer took another task than the one that was signed."""
-        task_id, call = await self.prepare(task_definition_id, document, parameters)
+        task_id, call = await self.prepare(task_definition_id, document, parameters, fee=fee)
         if await self.send(call) != task_id:
             raise UntrueAnswer("the performer answered with the id of another task")
         return task_id

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from poi.deployment import DeployedNetwork, Member, Model, deploy_network, make_keys, write_config
 from shared.adapters.chain_evm import EvmClient
-from shared.constants import MAX_ATTESTERS
+from shared.constants import MAX_SEATS
 
 P2P_PORT, HTTP_PORT = 9700, 8700
 DISPUTE_SECONDS = 10
@@ -20,7 +20,7 @@ def main(chain_rpc: str, config_dir: Path, attesters: int, models: Path) -> int:
         print(f"{config_dir} has a network already; remove the volumes of chain and config together for a new one")
         return 0
     names = [("performer", "performer"), ("aggregator", "aggregator")]
-    names += [(f"attester-{i + 1}", "attester") for i in range(min(attesters, MAX_ATTESTERS))]
+    names += [(f"attester-{i + 1}", "attester") for i in range(min(attesters, MAX_SEATS))]
     members = [_member(config_dir, name, role) for name, role in names]
     found = [Model.read(card.parent) for card in sorted(models.glob("*/card.json"))]
     network = asyncio.run(_deploy(chain_rpc, members, found))

@@ -21,14 +21,16 @@ from shared.crypto import keystore
 from shared.crypto.keystore import NodeKeys
 from shared.documents import ModelCard, decode_card
 from shared.errors import ConfigError
-from shared.types import Address, Cid, Digest, Role
+from shared.types import Address, Cid, Digest, Fees, Role, TaskTerms
 
 ETHER = 10**18
 STAKE_WEI = 32 * ETHER
+POWER_UNIT_WEI = ETHER // 1000
 FUNDS_WEI = 1_000 * ETHER
 UNBONDING_SECONDS = 60
 EPOCH_SECONDS = 3600
 POLL_SECONDS = 0.05
+FREE = Fees()
 PASSWORD = "a local network protects nothing"  # noqa: S105
 # Known to everybody, and rich on local chains only.
 DEPLOYER = NodeKeys.from_seed(hashlib.sha256(b"local deployer").digest())
@@ -94,23 +96,27 @@ def make_keys(folder: Path) -> NodeKeys:
 
 
 async def deploy_network(
-    client: EvmClient, members: list[Member], models: list[Model], *, dispute_seconds: int
+    client: EvmClient, members: list[Member], models: list[Model], *, dispute_seconds: int, fees: Fees = FREE
 ) -> DeployedNetwork:
-    """Contracts, stakes, definitions and epoch 1. Raises `ConfigError` on a chain that gives no ether away."""
+    """Contracts, stakes, definitions and epoch 1; every task costs `fees`. Raises `ConfigError` on a chain that gives
+    no ether away."""
     accounts = [DEPLOYER.address, *(member.address for member in members)]
     await asyncio.gather(*(deploy.set_balance(client, account, FUNDS_WEI) for account in accounts))
     terms = deploy.NetworkTerms(
         vault=DEPLOYER.address,
         minimum_stake_wei=ETHER,
+        power_unit_wei=POWER_UNIT_WEI,
         unbonding_seconds=UNBONDING_SECONDS,
         epoch_seconds=EPOCH_SECONDS,
-        dispute_window_seconds=dispute_seconds,
+        longest_dispute_seconds=dispute_seconds,
+        veto_delay_seconds=1,
     )
     chain_id = int(await client.request("eth_chainId"), 16)
     async with _sender(client, DEPLOYER, chain_id) as sender:
         deployment = await deploy.deploy(sender, terms)
         await asyncio.gather(*(_register(client, member, deployment) for member in members))
-        definitions = {model.name: await _define(sender, deployment, model) for model in models}
+        terms_of_tasks = TaskTerms(fees=fees, dispute_window=dispute_seconds)
+        definitions = {model.name: await _define(sender, deployment, model, terms_of_tasks) for model in models}
         await deploy.roll_epoch(sender, deployment)
     return DeployedNetwork(deployment, definitions)
 
@@ -122,7 +128,7 @@ def write_config(member: Member, chain_url: str, deployment: deploy.Deployment, 
             "chain_rpc": chain_url,
             "chain_id": deployment.chain_id,
             "attestation_center": f"0x{deployment.center.hex()}",
-            "operator_registry": f"0x{deployment.registry.hex()}",
+            "task_escrow": f"0x{deployment.escrow.hex()}",
         },
         "node": {"data_dir": "data", "keystore": "keystore.json", "password_file": "password"},
         "p2p": {"listen": member.listen},
@@ -144,7 +150,7 @@ def _toml(section: str, values: Mapping[str, Any]) -> str:
     return "\n".join([f"[{section}]", *(f"{key} = {json.dumps(value)}" for key, value in values.items()), ""])
 
 
-async def _define(sender: Sender, deployment: deploy.Deployment, model: Model) -> int:
+async def _define(sender: Sender, deployment: deploy.Deployment, model: Model, terms: TaskTerms) -> int:
     return await deploy.create_task_definition(
         sender,
         deployment,
@@ -152,6 +158,7 @@ async def _define(sender: Sender, deployment: deploy.Deployment, model: Model) -
         method=model.card.method,
         model_hash=Digest(bytes.fromhex(model.card.model.sha256)),
         card_cid=model.card_cid,
+        terms=terms,
     )
 
 

@@ -37,13 +37,13 @@ class NetworkConfig(msgspec.Struct, frozen=True, kw_only=True):
     chain_rpc: Annotated[str, URL]
     chain_id: Annotated[int, integer(1, 2**53 - 1)]  # EIP-2294's bound, within what every JSON reader keeps
     attestation_center: Annotated[Address, CONTRACT]
-    operator_registry: Annotated[Address, CONTRACT]
+    task_escrow: Annotated[Address, CONTRACT]
 
     def __repr__(self) -> str:
         parts = urlsplit(self.chain_rpc)  # user, path and query may be an API key
-        center, registry = self.attestation_center.hex(), self.operator_registry.hex()
+        center, escrow = self.attestation_center.hex(), self.task_escrow.hex()
         rpc = f"{parts.scheme}://{parts.hostname}"
-        return f"NetworkConfig(rpc of {rpc}, chain {self.chain_id}, center=0x{center}, registry=0x{registry})"
+        return f"NetworkConfig(rpc of {rpc}, chain {self.chain_id}, center=0x{center}, escrow=0x{escrow})"
 
 
 class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,8 +7,8 @@ APPROVE_NUMERATOR = 2  # of 3: strictly more than two thirds
 REJECT_NUMERATOR = 1  # of 3: strictly more than one third
 QUORUM_DENOMINATOR = 3
 
-# One key page holds 127 packed keys (24,384 of the 24,576 bytes EIP-170 allows), and indices travel as one byte each.
-MAX_ATTESTERS = 127
+# Ten pages of 104 seats, 232 bytes each (24,128 of the 24,576 bytes EIP-170 allows a page).
+MAX_SEATS = 1040
 
 # --- gossip (protocol §4) ------------------------------------------------------------------------
 # The libp2p frame limit is 1 MiB and larger frames vanish silently; see research on py-libp2p.
@@ -60,7 +60,8 @@ REPEAT_SECONDS = 1.0  # half of the above: an honest repetition always passes, a
 ABSTAIN_RETRY_SECONDS = 1.0  # doubles up to the next constant
 ABSTAIN_RETRY_MAX_SECONDS = 15.0
 MAX_CONCURRENT_VERIFICATIONS = 4
-MAX_POOLED_TASKS = 1024  # an aggregator keeps at most 127 votes of about 500 bytes for each: 65 MB at worst
+# An aggregator keeps at most a vote of 500 bytes a seat for each: 65 MB with 127 attesters, 0.5 GB with all seats.
+MAX_POOLED_TASKS = 1024
 MAX_EARLY_VOTES = 4096  # votes that came before their task
 MAX_OPEN_VERIFICATIONS = 256  # tasks that an attester has under way; more are answered with "overloaded"
 BATCH_VOTE_SECONDS = 2.0

@@ -19,6 +19,7 @@ from shared.types import (
     BatchInfo,
     ChainEvent,
     Cid,
+    Deposit,
     Digest,
     Fingerprint,
     Operator,
@@ -26,6 +27,8 @@ from shared.types import (
     PeerKey,
     TaskCertificate,
     TaskDefinition,
+    TaskInfo,
+    TaskRequest,
     Verdict,
 )
 
@@ -95,8 +98,13 @@ class OperatorReader(Protocol):
 
     async def current_epoch(self) -> int: ...
 
-    async def operator_table(self, epoch: int) -> OperatorTable | None:
-        """The frozen table; None when the epoch is not the current or the previous one."""
+    async def operator_table(self, epoch: int, attester_set: int = 0) -> OperatorTable | None:
+        """The frozen table of any epoch there ever was, for everybody or for one attester set; None for an epoch that
+        is still to come."""
+        ...
+
+    async def is_expired(self, epoch: int) -> bool:
+        """No vote of the epoch can settle any more."""
         ...
 
     async def operators(self) -> Sequence[Operator]: ...
@@ -123,9 +131,12 @@ class Settlement(Protocol):
 
     async def submit_task(self, certificate: TaskCertificate) -> Digest: ...
 
-    async def submit_batch(self, batch: BatchSubmission) -> Digest: ...
+    async def submit_task_after_deadline(self, certificate: TaskCertificate, request: TaskRequest) -> Digest:
+        """For a definition that waits for all votes, with some missing; `request` is the task's and proves the deadline
+        (protocol §8.1)."""
+        ...
 
-    async def execute_slash(self, task_id: Digest) -> Digest: ...
+    async def submit_batch(self, batch: BatchSubmission) -> Digest: ...
 
     async def verdict_of(self, task_id: Digest) -> Verdict | None:
         """What `submitTask` recorded for the task; None while it recorded nothing (a batch leaves no mark here)."""
@@ -142,6 +153,76 @@ class Settlement(Protocol):
     def events(self, from_block: int) -> AsyncIterator[ChainEvent]:
         """Events in block order, endless, each once; after a reorg the events of the new branch follow (consumers are
         idempotent by task id and root)."""
+        ...
+
+
+class Epochs(Protocol):
+    """Rolling them (protocol §3). Raises as `Settlement` does."""
+
+    async def power_unit(self) -> int:
+        """Wei of stake that make one unit of voting power."""
+        ...
+
+    async def rollable_at(self) -> int:
+        """Unix seconds of the next roll that the contract takes; not in the future when one is due at once."""
+        ...
+
+    async def roll(self) -> Digest:
+        """The transaction's hash. A large set takes several rolls until the epoch is new."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SignedVote:
+    """A vote as its voter signed it: evidence."""
+
+    info: TaskInfo
+    verdict: Verdict
+    seat: int
+    signature: bytes  # G1 packed, 96 bytes
+
+
+class Court(Protocol):
+    """Showing offences and executing their slashes (protocol §8.3). Each returns the transaction hash; `Settlement`
+    confirms it. Errors as there."""
+
+    async def report_equivocation(self, first: SignedVote, second: SignedVote) -> Digest: ...
+
+    async def name_harmed(self, slash_id: Digest, request: TaskRequest) -> Digest:
+        """So that what is slashed goes to the requester first."""
+        ...
+
+    async def execute_slash(self, slash_id: Digest) -> Digest: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """A settled task to be paid: everything an item of `TaskEscrow.collect` takes."""
+
+    request: TaskRequest
+    requester_signature: bytes
+    info_hash: Digest
+    is_approved: bool
+    epoch: int
+    indices: bytes  # of its certificate, as settled
+    root: Digest  # of its batch; zeros for a task that settled by itself
+    aggregator: Address  # who submitted it by itself; not read for a batch
+    path: tuple[bytes, ...]  # the leaf's proof in its batch
+
+
+class Escrow(Protocol):
+    """Fees (protocol §8.2). Sending ones return the transaction hash; errors as in `Settlement`."""
+
+    async def deposit_of(self, requester: Address, performer: Address) -> Deposit: ...
+
+    async def deposit(self, requester: Address, performer: Address, amount: int) -> Digest: ...
+
+    async def collect(self, tasks: Sequence[Collection]) -> Digest: ...
+
+    async def is_paid(self, requester: Address, performer: Address, nonce: int) -> bool: ...
+
+    async def earned_by(self, operator: Address) -> int:
+        """As performer or aggregator, not claimed yet."""
         ...
 
 

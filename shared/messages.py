@@ -102,6 +102,7 @@ _task = wire.decoder(TaskTopic)
 _vote: msgspec.msgpack.Decoder[VoteTopic] = wire.decoder(VoteTopic)
 _certificate: msgspec.msgpack.Decoder[CertificateTopic] = wire.decoder(CertificateTopic)
 _stored = wire.decoder(TaskCertificate)
+_stored_request: msgspec.msgpack.Decoder[TaskRequest] = wire.decoder(TaskRequest)
 _batch: msgspec.msgpack.Decoder[BatchTopic] = wire.decoder(BatchTopic)
 
 
@@ -171,8 +172,18 @@ def decode_stored_certificate(data: bytes) -> TaskCertificate:
 def check_certificate_shape(certificate: TaskCertificate) -> None:
     """Lengths and ranges that the type system cannot hold; without them an ABI encoder would raise far from here."""
     _check_info(certificate.task_info)
-    if len(certificate.signers) > constants.MAX_ATTESTERS:
-        raise CodecError(f"signers: at most {constants.MAX_ATTESTERS}, got {len(certificate.signers)}")
+    if len(certificate.signers) > constants.MAX_SEATS:
+        raise CodecError(f"signers: at most {constants.MAX_SEATS}, got {len(certificate.signers)}")
+
+
+def encode_request(request: TaskRequest) -> bytes:
+    """For a role's own store."""
+    return wire.encode(request)
+
+
+def decode_request(data: bytes) -> TaskRequest:
+    """Of `encode_request`. Raises `CodecError`."""
+    return _decode(_stored_request, data, constants.MAX_TASK_MESSAGE_BYTES)
 
 
 def _decode(decoder: msgspec.msgpack.Decoder[T], data: bytes, limit: int) -> T:

@@ -10,7 +10,16 @@ from typing import Any
 import structlog
 
 from shared import constants
-from shared.adapters.chain_evm import EvmClient, EvmOperatorReader, EvmSettlement, Sender
+from shared.adapters.chain_evm import (
+    EvmClient,
+    EvmCourt,
+    EvmEpochs,
+    EvmEscrow,
+    EvmOperatorReader,
+    EvmSettlement,
+    Sender,
+    discover,
+)
 from shared.adapters.clock import SystemClock
 from shared.adapters.content_network import EmbeddedContentStore
 from shared.adapters.counting import CountingGossip, CountingSettlement
@@ -44,6 +53,10 @@ class Node:
     signer: LocalIdentitySigner
     vote_signer: LocalVoteSigner
     settlement: CountingSettlement
+    court: EvmCourt
+    escrow: EvmEscrow
+    epochs: EvmEpochs
+    reader: EvmOperatorReader
     roster: RosterWatch
     rules: GossipRules
     gossip: CountingGossip
@@ -84,10 +97,10 @@ async def open_node(config: Config, role: str) -> AsyncIterator[Node]:
         # One guard file a vote key: a second process on the same key is refused here, before it could vote.
         guard = await stack.enter_async_context(SqliteVoteGuard(config.node.data_dir / "votes.db"))
         client = await stack.enter_async_context(EvmClient(config.network.chain_rpc))
-        await client.require_network(domain.chain_id, [config.network.operator_registry, domain.contract])
+        deployment = await discover(client, domain.chain_id, domain.contract, config.network.task_escrow)
         max_fee_wei = int(config.aggregator.max_fee_gwei * GWEI)
         sender = await stack.enter_async_context(Sender(client, signer, domain.chain_id, max_fee_wei=max_fee_wei))
-        reader = EvmOperatorReader(client, registry=config.network.operator_registry, center=domain.contract)
+        reader = EvmOperatorReader(client, deployment)
         roster = RosterWatch(reader)
 
         def gateways() -> dict[Address, str]:
@@ -123,7 +136,11 @@ async def open_node(config: Config, role: str) -> AsyncIterator[Node]:
             clock=clock,
             signer=signer,
             vote_signer=LocalVoteSigner(keys.vote),
-            settlement=CountingSettlement(EvmSettlement(sender, reader, domain.contract), metrics),
+            settlement=CountingSettlement(EvmSettlement(sender, reader, deployment), metrics),
+            court=EvmCourt(sender, deployment),
+            escrow=EvmEscrow(sender, deployment),
+            epochs=EvmEpochs(sender, deployment),
+            reader=reader,
             roster=roster,
             rules=GossipRules(domain=domain, roster=lambda: roster.current, clock=clock),
             gossip=CountingGossip(gossip, metrics),

@@ -11,9 +11,13 @@ import structlog
 from shared.constants import ROSTER_POLL_SECONDS
 from shared.errors import ChainUnavailable, Ignore
 from shared.interfaces import OperatorReader
-from shared.types import Address, Operator, OperatorTable, PeerKey, Role, TaskDefinition
+from shared.types import Address, Operator, OperatorTable, PeerKey, Role, TaskCertificate, TaskDefinition, TaskInfo
 
 log = structlog.get_logger(__name__)
+
+# Slashes and exits make epochs follow each other quickly; a certificate is seconds old, older tables matter to nobody.
+MAX_VALID_EPOCHS = 4
+DEFINITIONS_A_TURN = 8  # a poll: a pause is seen at once in a small network, within minutes in the largest
 
 
 @dataclass(frozen=True)
@@ -22,8 +26,9 @@ class Roster:
 
     epoch: int
     operators: tuple[Operator, ...]
-    tables: Mapping[int, OperatorTable]  # the current epoch's and the previous one's
+    tables: Mapping[int, OperatorTable]  # everybody's, of the epochs whose votes can still settle
     definitions: Mapping[int, TaskDefinition]
+    set_tables: Mapping[tuple[int, int], OperatorTable] = field(default_factory=dict)  # by epoch and attester set
     by_peer: Mapping[PeerKey, Operator] = field(init=False, repr=False, compare=False)
     by_address: Mapping[Address, Operator] = field(init=False, repr=False, compare=False)
 
@@ -49,6 +54,40 @@ class Roster:
             raise Ignore("unknown epoch")
         return table
 
+    def table_of(self, info: TaskInfo) -> OperatorTable:
+        """The table that votes on a task info: that of its definition's attester set. Raises `Ignore` for another epoch
+        or definition."""
+        definition = self.definitions.get(info.task_definition_id)
+        if definition is None:
+            raise Ignore("unknown task definition")
+        if definition.terms.attester_set == 0:
+            return self.table(info.epoch)
+        table = self.set_tables.get((info.epoch, definition.terms.attester_set))
+        if table is None:
+            raise Ignore("unknown epoch")
+        return table
+
+    def settles_singly(self, info: TaskInfo) -> bool:
+        """Whether the task must settle by itself, for its hook's sake. False for a definition that is not known."""
+        definition = self.definitions.get(info.task_definition_id)
+        return definition is not None and definition.terms.settles_singly
+
+    def waits_for_all(self, info: TaskInfo) -> bool:
+        """Whether the task's verdict needs every vote, or its deadline. False for a definition that is not known."""
+        definition = self.definitions.get(info.task_definition_id)
+        return definition is not None and definition.terms.waits_for_all
+
+    def lacks_votes(self, certificate: TaskCertificate) -> bool:
+        """Whether its definition waits for votes that it does not have: it settles only after its task's deadline. So
+        does one whose epoch is not known here, as far as anybody here can tell."""
+        if not self.waits_for_all(certificate.task_info):
+            return False
+        try:
+            entries = self.table_of(certificate.task_info).entries
+        except Ignore:
+            return True
+        return not {seat for seat, entry in enumerate(entries) if entry.power} <= set(certificate.signers)
+
 
 EMPTY = Roster(epoch=0, operators=(), tables={}, definitions={})
 
@@ -60,6 +99,8 @@ class RosterWatch:
         self._reader = reader
         self._poll_seconds = poll_seconds
         self._current = EMPTY
+        self._set_tables: Mapping[tuple[int, int], OperatorTable] = {}
+        self._turn = 0  # the definition that is looked at again next
 
     @property
     def current(self) -> Roster:
@@ -69,15 +110,51 @@ class RosterWatch:
     async def refresh(self) -> Roster:
         """Raises `ChainUnavailable`, and keeps the former view then."""
         epoch = await self._reader.current_epoch()
-        tables = {n: table for n in (epoch - 1, epoch) if (table := await self._reader.operator_table(n)) is not None}
-        definitions = dict(self._current.definitions)
-        for definition_id in range(len(definitions), await self._reader.task_definition_count()):
+        tables = {n: table for n in await self._valid_epochs(epoch) if (table := await self._reader.operator_table(n))}
+        definitions = await self._definitions()
+        self._set_tables = await self._read_set_tables(tables, definitions)
+        operators = tuple(await self._reader.operators())
+        self._current = Roster(
+            epoch=epoch,
+            operators=operators,
+            tables=tables,
+            definitions=definitions,
+            set_tables=self._set_tables,
+        )
+        return self._current
+
+    async def _valid_epochs(self, current: int) -> list[int]:
+        """The current one, and those before it that are in their grace."""
+        valid = [current] if current else []
+        for epoch in range(current - 1, max(0, current - MAX_VALID_EPOCHS), -1):
+            if await self._reader.is_expired(epoch):
+                break
+            valid.append(epoch)
+        return valid
+
+    async def _definitions(self) -> dict[int, TaskDefinition]:
+        """New ones, and in turn the known: they may be paused, or change their fees."""
+        count = await self._reader.task_definition_count()
+        known = self._current.definitions
+        turn = {(self._turn + i) % count for i in range(min(count, DEFINITIONS_A_TURN))}
+        self._turn += DEFINITIONS_A_TURN
+        found = dict(known)
+        for definition_id in sorted(turn | (set(range(count)) - set(known))):
             definition = await self._reader.task_definition(definition_id)
             if definition is not None:
-                definitions[definition_id] = definition
-        operators = tuple(await self._reader.operators())
-        self._current = Roster(epoch=epoch, operators=operators, tables=tables, definitions=definitions)
-        return self._current
+                found[definition_id] = definition
+        return found
+
+    async def _read_set_tables(
+        self, tables: Mapping[int, OperatorTable], definitions: Mapping[int, TaskDefinition]
+    ) -> dict[tuple[int, int], OperatorTable]:
+        sets = {definition.terms.attester_set for definition in definitions.values()} - {0}
+        found = {}
+        for key in [(epoch, attester_set) for epoch in tables for attester_set in sets]:
+            table = self._set_tables.get(key) or await self._reader.operator_table(*key)
+            if table is not None:
+                found[key] = table
+        return found
 
     async def run(self) -> None:
         """Refresh until cancelled."""

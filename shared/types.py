@@ -84,10 +84,12 @@ class BatchInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     aggregator: Address
 
 
-class Operator(msgspec.Struct, frozen=True):
+class Operator(msgspec.Struct, frozen=True, kw_only=True):
     """A registered operator, as the registry has it now."""
 
     address: Address
+    owner: Address  # who paid the stake and alone gets it back
+    rewards_receiver: Address
     roles: Role
     stake_wei: int
     vote_key: bytes  # G2, packed, 192 bytes
@@ -95,29 +97,58 @@ class Operator(msgspec.Struct, frozen=True):
     p2p_address: str  # multiaddr without the peer id
     gateway_url: str
     is_active: bool
+    withdrawable_at: int = 0  # unix seconds; 0 for who has not left
 
 
 class TableEntry(msgspec.Struct, frozen=True):
-    """One attester in an epoch's table."""
+    """One seat in an epoch's table. Without power it has no vote: its key is not in the aggregate."""
 
     address: Address
     vote_key: bytes  # G2, packed, 192 bytes
-    power: int
+    power: int  # stake in power units
 
 
 class OperatorTable(msgspec.Struct, frozen=True):
-    """The attesters of one epoch, in index order."""
+    """The seats of one epoch, in index order."""
 
     epoch: int
     entries: tuple[TableEntry, ...]
+    attester_set: int = 0  # 0: everybody
 
     @property
     def total_power(self) -> int:
         return sum(entry.power for entry in self.entries)
 
     def index_of(self, address: Address) -> int | None:
-        """The attester's index, or None for a stranger."""
-        return next((i for i, entry in enumerate(self.entries) if entry.address == address), None)
+        """The attester's index, or None for who has no vote here."""
+        return next((i for i, entry in enumerate(self.entries) if entry.address == address and entry.power), None)
+
+
+class Fees(msgspec.Struct, frozen=True):
+    """What a request costs at least, in base units of the escrow's token."""
+
+    performer: int = 0
+    attesters: int = 0
+    aggregator: int = 0
+
+    @property
+    def total(self) -> int:
+        return self.performer + self.attesters + self.aggregator
+
+
+class TaskTerms(msgspec.Struct, frozen=True, kw_only=True):
+    """How tasks of a definition are settled (protocol §8.1)."""
+
+    fees: Fees = Fees()
+    attester_set: int = 0  # 0: everybody
+    maximum_deadline: int = 24 * 3600  # seconds ahead
+    dispute_window: int = 24 * 3600  # seconds
+    waits_for_all: bool = False
+    settles_singly: bool = False
+    slashes_rejected: bool = True
+    slashes_outliers: bool = False
+    hook: Address = Address(bytes(20))
+    fee_calculator: Address = Address(bytes(20))
 
 
 class TaskDefinition(msgspec.Struct, frozen=True):
@@ -128,6 +159,16 @@ class TaskDefinition(msgspec.Struct, frozen=True):
     method: str
     model_hash: Digest
     card_cid: Cid
+    is_paused: bool = False
+    terms: TaskTerms = TaskTerms()
+
+
+class Deposit(msgspec.Struct, frozen=True):
+    """What a requester has put down for one performer, in base units."""
+
+    balance: int
+    refunding: int = 0  # part of the balance that goes back
+    refundable_at: int = 0  # unix seconds
 
 
 class Fingerprint(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -147,6 +188,9 @@ class Settled(msgspec.Struct, frozen=True):
     block: int
     tx_hash: Digest
     gas_used: int
+    aggregator: Address = Address(bytes(20))  # who submitted it
+    task_info_hash: Digest = Digest(bytes(32))
+    indices: bytes = b""  # of its certificate
 
 
 class BatchSettled(msgspec.Struct, frozen=True):
@@ -158,24 +202,48 @@ class BatchSettled(msgspec.Struct, frozen=True):
     gas_used: int
 
 
-class SlashQueued(msgspec.Struct, frozen=True):
-    """A rejected task queued a slash of its performer."""
+class Offence(IntEnum):
+    """What is slashed, in the order of `SlashingCourt.Offence`."""
 
+    OUTLIER = 0
+    REJECTED_TASK = 1
+    MISSED_DEADLINE = 2
+    EQUIVOCATION = 3
+    TAMPERING = 4
+
+
+class SlashQueued(msgspec.Struct, frozen=True):
+    """An offence was shown; its slash waits."""
+
+    slash_id: Digest
     task_id: Digest
     operator: Address
+    offence: Offence
     executable_at: int  # unix seconds
     block: int
     tx_hash: Digest
 
 
 class SlashExecuted(msgspec.Struct, frozen=True):
-    """Stake moved."""
+    """Stake moved: the compensation to the requester, the rest to the vault."""
 
+    slash_id: Digest
     task_id: Digest
     operator: Address
     amount_wei: int
+    requester: Address
+    compensation_wei: int
     block: int
     tx_hash: Digest
 
 
-ChainEvent = Settled | BatchSettled | SlashQueued | SlashExecuted
+class SlashCancelled(msgspec.Struct, frozen=True):
+    """A waiting slash was called off: by the operators, by a veto, or because the answer was shown."""
+
+    slash_id: Digest
+    operator: Address
+    block: int
+    tx_hash: Digest
+
+
+ChainEvent = Settled | BatchSettled | SlashQueued | SlashExecuted | SlashCancelled

@@ -70,6 +70,8 @@ def verify_certificate(domain: Domain, table: OperatorTable, certificate: TaskCe
     signers = certificate.signers
     if signers[-1] >= len(table.entries):
         raise Reject("signers")
+    if not all(table.entries[index].power for index in signers):
+        raise Reject("signers")  # no vote: the contract refuses the index
     if not quorum.reached(certificate.verdict, quorum.power_of(table, signers), table.total_power):
         raise Reject("quorum")
     info_hash = domain.task_info_hash(certificate.task_info)
@@ -88,7 +90,7 @@ def _check_form(certificate: TaskCertificate) -> None:
     if len(certificate.signature) != bls.G1_BYTES:
         raise Reject("signature length")
     is_increasing = all(before < after for before, after in pairwise(signers))
-    if not signers or not is_increasing or signers[0] < 0 or signers[-1] >= constants.MAX_ATTESTERS:
+    if not signers or not is_increasing or signers[0] < 0 or signers[-1] >= constants.MAX_SEATS:
         raise Reject("signers")
 
 
@@ -114,7 +116,7 @@ class GossipRules:
         check_bounds(request, info.data)
         if not now < request.deadline <= now + constants.MAX_DEADLINE_SECONDS:
             raise Ignore("deadline")
-        roster.table(info.epoch)
+        roster.table_of(info)
         info_hash = self._domain.task_info_hash(info)
         if self._tasks.is_repeated(info_hash, now):
             raise Ignore("repeated")
@@ -156,7 +158,7 @@ class GossipRules:
                 raise Reject("aggregator or size")
             return message
         _check_form(message.certificate)
-        table = roster.table(message.certificate.task_info.epoch)
+        table = roster.table_of(message.certificate.task_info)
         key = self._certificate_key(message.certificate)
         if self._certificates.is_repeated(key, now):
             raise Ignore("repeated")
@@ -190,7 +192,8 @@ class GossipRules:
     def _certificate_key(self, certificate: TaskCertificate) -> bytes:
         """32 bytes of a certificate of good form: whole ones, up to 32 KiB each, would make the cache 2 GiB."""
         info_hash = self._domain.task_info_hash(certificate.task_info)
-        head = bytes((certificate.verdict, len(certificate.signers), *certificate.signers))
+        seats = b"".join(index.to_bytes(2, "big") for index in certificate.signers)
+        head = bytes((certificate.verdict,)) + len(certificate.signers).to_bytes(2, "big") + seats
         return sha256(head + info_hash + certificate.signature + certificate.performer_signature).digest()
 
     @staticmethod

@@ -29,6 +29,16 @@ class Phase(StrEnum):
 FINAL = frozenset({Phase.APPROVED, Phase.REJECTED, Phase.EXPIRED})
 
 
+class Inclusion(msgspec.Struct, frozen=True):
+    """What `AttestationCenter.included` takes besides the task id (protocol §8.1)."""
+
+    root: Digest  # of the settled batch
+    task_info_hash: Digest
+    is_approved: bool
+    voters_hash: Digest
+    path: tuple[bytes, ...]  # the leaf's proof
+
+
 class Task(msgspec.Struct, frozen=True, kw_only=True):
     """One task as a role remembers it. Stamps are unix seconds."""
 
@@ -50,6 +60,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     settled_at: float | None = None
     gas_used: int | None = None  # the whole transaction's
     settled_in_batch_of: int = 0  # 0: settled by itself
+    inclusion: Inclusion | None = None  # None: settled by itself, or not at all
     failure: str | None = None
 
     @property
@@ -94,6 +105,7 @@ class SettledOnChain(msgspec.Struct, frozen=True):
     gas_used: int
     batch_size: int  # 0: by itself
     at: float
+    inclusion: Inclusion | None = None
 
 
 class DeadlinePassed(msgspec.Struct, frozen=True):
@@ -165,5 +177,6 @@ def _settle(task: Task, settled: SettledOnChain) -> Task:
         tx_hash=settled.tx_hash,
         gas_used=settled.gas_used,
         settled_in_batch_of=settled.batch_size,
+        inclusion=settled.inclusion,
         settled_at=settled.at,
     )

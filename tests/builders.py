@@ -98,6 +98,8 @@ def operator_of(keys: NodeKeys, roles: Role, *, stake_wei: int = ETHER, is_activ
     """As the registry lists it. Only attesters have a vote key there."""
     return Operator(
         address=keys.address,
+        owner=keys.address,
+        rewards_receiver=keys.address,
         roles=roles,
         stake_wei=stake_wei,
         vote_key=keys.vote.public_key if Role.ATTESTER in roles else b"",

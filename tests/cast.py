@@ -9,7 +9,6 @@ from typing import Any
 import msgspec
 
 from shared.adapters.memory.content import ContentHub
-from shared.constants import GWEI
 from shared.crypto import bls
 from shared.digests import Domain
 from shared.documents import ProofObject, encode_proof
@@ -38,7 +37,7 @@ from shared.types import (
     Verdict,
 )
 from shared.validation import GossipRules
-from tests.chain_support import AGGREGATOR, ETHER, PERFORMER, Person, attesters, sha
+from tests.chain_support import AGGREGATOR, ETHER, PERFORMER, POWER_UNIT, Person, attesters, sha
 from tests.simnet.virtual_time import VirtualClock
 from tests.toy_model import CARD_CID, DATA, DEFINITION, DOCUMENT, MODEL_HASH, OUTPUT, cid_of
 
@@ -63,7 +62,7 @@ class Cast:
     # --- who is who ------------------------------------------------------------------------------
     def table_of(self, epoch: int) -> OperatorTable:
         entries = (
-            TableEntry(person.address, person.vote.public_key, weight * ETHER // GWEI)
+            TableEntry(person.address, person.vote.public_key, weight * ETHER // POWER_UNIT)
             for person, weight in zip(self.people, self.weights, strict=True)
         )
         return OperatorTable(epoch, tuple(entries))
@@ -198,4 +197,15 @@ def peer_key_of(person: Person) -> PeerKey:
 
 def _operator(person: Person, role: Role, stake_wei: int) -> Operator:
     key = person.vote.public_key if role is Role.ATTESTER else b""
-    return Operator(person.address, role, stake_wei, key, peer_key_of(person), "memory", "memory", is_active=True)
+    return Operator(
+        address=person.address,
+        owner=person.address,
+        rewards_receiver=person.address,
+        roles=role,
+        stake_wei=stake_wei,
+        vote_key=key,
+        peer_key=peer_key_of(person),
+        p2p_address="memory",
+        gateway_url="memory",
+        is_active=True,
+    )

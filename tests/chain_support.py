@@ -9,28 +9,70 @@ from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from shared import batch
+import msgspec
+
 from shared.adapters import deploy
 from shared.adapters.anvil import Anvil, AnvilSettings
-from shared.adapters.chain_evm import EvmClient, EvmOperatorReader, EvmSettlement, Sender
+from shared.adapters.chain_evm import (
+    EvmClient,
+    EvmCourt,
+    EvmEpochs,
+    EvmEscrow,
+    EvmOperatorReader,
+    EvmSettlement,
+    Sender,
+)
+from shared.adapters.chain_evm.abi import court_abi, escrow_abi
+from shared.adapters.chain_evm.wire import quantity, tohex
 from shared.adapters.memory.chain import MemoryChain
+from shared.adapters.memory.chain_escrow import Voters
 from shared.adapters.signers import LocalIdentitySigner
 from shared.adapters.terms import Deployment, NetworkTerms, Registration
+from shared.batch import Batch, make_batch
 from shared.crypto import bls, ecdsa
-from shared.interfaces import BatchSubmission
-from shared.types import Address, ChainEvent, Cid, Digest, PeerKey, Role, TaskCertificate, TaskInfo, Verdict
+from shared.indices import indices_of
+from shared.interfaces import BatchSubmission, Collection, SignedVote
+from shared.types import (
+    Address,
+    ChainEvent,
+    Cid,
+    Digest,
+    Fees,
+    OperatorTable,
+    PeerKey,
+    Role,
+    TaskCertificate,
+    TaskInfo,
+    TaskRequest,
+    TaskTerms,
+    Uint256,
+    Verdict,
+)
 
 LIMIT_SECONDS = 20.0  # the machine may be busy with other things
 BLOCK_SECONDS = 0.02
 POLL_SECONDS = 0.01
 ETHER = 10**18
+POWER_UNIT = 10**15
 VAULT = Address(b"\x77" * 20)
 TERMS = NetworkTerms(
-    vault=VAULT, minimum_stake_wei=ETHER, unbonding_seconds=1000, epoch_seconds=100, dispute_window_seconds=500
+    vault=VAULT,
+    minimum_stake_wei=ETHER,
+    power_unit_wei=POWER_UNIT,
+    unbonding_seconds=1000,
+    epoch_seconds=100,
+    grace_seconds=60,
+    longest_dispute_seconds=500,
+    veto_delay_seconds=200,
+    refund_delay_seconds=300,
 )
+FREE = TaskTerms(dispute_window=500)
+# Prime to the powers in the tests, so that each share is rounded.
+FEES = Fees(performer=10**6, attesters=1_000_003, aggregator=77)
+PAID = TaskTerms(dispute_window=500, fees=FEES)
 EQUAL = (ETHER, ETHER, ETHER)
 # Two thirds and one third of it fall between whole signers, by one unit of power each.
-UNEVEN = (ETHER + 10**9, ETHER, ETHER)
+UNEVEN = (ETHER + POWER_UNIT, ETHER, ETHER)
 
 
 def sha(*parts: object) -> bytes:
@@ -73,6 +115,7 @@ class Person:
 
 
 OWNER, PERFORMER, AGGREGATOR = Person("owner"), Person("performer"), Person("aggregator")
+REQUESTER = Person("requester")
 
 
 def attesters(count: int) -> list[Person]:
@@ -81,42 +124,94 @@ def attesters(count: int) -> list[Person]:
 
 @dataclass
 class Chain:
-    """One network on one chain. `reader` and `settlement` are what is tested."""
+    """One network on one chain. What is tested: `reader`, and what sends as OWNER: `settlement`, `court`, `escrow` and
+    `epochs`."""
 
     kind: str
     deployment: Deployment
     reader: EvmOperatorReader | MemoryChain
     settlement: EvmSettlement | MemoryChain
-    people: list[Person] = field(default_factory=list)  # the attesters, in order of registration
+    court: EvmCourt | MemoryChain
+    escrow: EvmEscrow | MemoryChain
+    epochs: EvmEpochs | MemoryChain
+    people: list[Person] = field(default_factory=list)  # the attesters, in order of seats
+    tables: dict[int, OperatorTable] = field(default_factory=dict)  # as they were rolled
 
     async def register(self, person: Person, registration: Registration) -> None:
+        """By the person, as owner."""
         raise NotImplementedError
 
-    async def define(self, name: str, sender: Person = OWNER) -> int:
+    async def define(self, name: str, sender: Person = OWNER, terms: TaskTerms = FREE) -> int:
         raise NotImplementedError
 
-    async def roll(self) -> int:
+    async def roll_epoch(self) -> int:
         raise NotImplementedError
 
-    async def leave(self, person: Person) -> None:
+    async def leave(self, person: Person, operator: Person | None = None) -> None:
+        """Sent by the person; its own exit unless said. So is `withdraw`."""
         raise NotImplementedError
 
-    async def withdraw(self, person: Person) -> None:
+    async def withdraw(self, person: Person, operator: Person | None = None) -> None:
+        raise NotImplementedError
+
+    async def start_refund(self, requester: Person, performer: Address, amount: int) -> None:
+        raise NotImplementedError
+
+    async def refund(self, requester: Person, performer: Address) -> None:
+        raise NotImplementedError
+
+    async def claim(self, operator: Address, pools: Sequence[Voters], seats: Sequence[int]) -> None:
+        raise NotImplementedError
+
+    async def pay(self, account: Address) -> None:
+        """What the court owes."""
+        raise NotImplementedError
+
+    async def balance_of(self, account: Address) -> int:
+        """In wei. The two chains agree on accounts that nobody but the contracts ever paid, and on the contracts."""
         raise NotImplementedError
 
     async def warp(self, seconds: int) -> None:
         raise NotImplementedError
 
+    async def roll(self) -> int:
+        """The new epoch."""
+        epoch = await self.roll_epoch()
+        table = await self.reader.operator_table(epoch)
+        assert table is not None
+        self.tables[epoch] = table
+        return epoch
+
     # --- what people do --------------------------------------------------------------------------
-    async def populate(self, stakes: Sequence[int]) -> None:
+    async def populate(self, stakes: Sequence[int], terms: TaskTerms = FREE) -> None:
         """A performer, attesters with these stakes, one definition, epoch 1."""
         self.people = attesters(len(stakes))
         performer = PERFORMER.registration(self.deployment, Role.PERFORMER)
         await self.register(PERFORMER, performer)
         for person, stake in zip(self.people, stakes, strict=True):
             await self.register(person, person.registration(self.deployment, Role.ATTESTER, stake))
-        assert await self.define("digits") == 0
+        assert await self.define("digits", terms=terms) == 0
         assert await self.roll() == 1
+
+    def request(self, nonce: int = 1, fee: int = 0, **changes: object) -> TaskRequest:
+        """REQUESTER's, to PERFORMER, of definition 0."""
+        plain = TaskRequest(
+            requester=REQUESTER.address,
+            nonce=Uint256(nonce),
+            performer=PERFORMER.address,
+            task_definition_id=0,
+            model_hash=Digest(sha("digits")),
+            input_cid=Cid("bafkreiinput"),
+            parameters="{}",
+            seed=Digest(sha("seed")),
+            fee=Uint256(fee),
+            deadline=1_900_000_000,
+        )
+        return msgspec.structs.replace(plain, **changes)
+
+    def done(self, request: TaskRequest, epoch: int = 1) -> TaskInfo:
+        """What the performer made of it."""
+        return self.info("", task_id=self.deployment.domain.task_id(request), epoch=epoch)
 
     def info(self, name: str, **changes: object) -> TaskInfo:
         plain = TaskInfo(Digest(sha("task", name)), Cid("bafkreiproof"), b"\x07" * 32, PERFORMER.address, 0, 1)
@@ -133,15 +228,57 @@ class Chain:
         votes = [self.people[i].vote.sign(domain.vote(info_hash, verdict)) for i in chosen]
         return TaskCertificate(info, verdict, chosen, bls.aggregate(votes), PERFORMER.identity.sign(info_hash))
 
+    def vote(self, seat: int, info: TaskInfo, verdict: Verdict = Verdict.VALID) -> SignedVote:
+        domain = self.deployment.domain
+        signature = self.people[seat].vote.sign(domain.vote(domain.task_info_hash(info), verdict))
+        return SignedVote(info, verdict, seat, signature)
+
+    def signed(self, digest: Digest, signers: Sequence[int] | None = None) -> bytes:
+        """The aggregate, by all unless said."""
+        chosen = range(len(self.people)) if signers is None else signers
+        return bls.aggregate(self.people[i].vote.sign(digest) for i in chosen)
+
     def batch(
         self, names: Sequence[str], signers: Sequence[int] | None = None, epoch: int = 1
-    ) -> tuple[batch.Batch, BatchSubmission]:
+    ) -> tuple[Batch, BatchSubmission]:
+        """Of one approval for each name."""
+        return self.batch_of([self.certificate(self.info(name)) for name in names], signers, epoch)
+
+    def batch_of(
+        self, certificates: Sequence[TaskCertificate], signers: Sequence[int] | None = None, epoch: int = 1
+    ) -> tuple[Batch, BatchSubmission]:
         chosen = tuple(range(len(self.people)) if signers is None else signers)
-        certificates = [self.certificate(self.info(name)) for name in names]
-        made = batch.make_batch(self.deployment.domain, certificates, epoch, AGGREGATOR.address)
-        digest = self.deployment.domain.batch(made.info)
-        signature = bls.aggregate(self.people[i].vote.sign(digest) for i in chosen)
-        return made, BatchSubmission(made.info, chosen, signature)
+        domain, sender = self.deployment.domain, AGGREGATOR.address
+        made = make_batch(domain, certificates, epoch, sender, lambda info: self.tables[info.epoch])
+        return made, BatchSubmission(made.info, chosen, self.signed(domain.batch(made.info), chosen))
+
+    def collection(self, request: TaskRequest, certificate: TaskCertificate, within: Batch | None = None) -> Collection:
+        """Of a task that OWNER settled by itself, or that settled within a batch."""
+        domain, info = self.deployment.domain, certificate.task_info
+        return Collection(
+            request=request,
+            requester_signature=REQUESTER.identity.sign(domain.task_id(request)),
+            info_hash=domain.task_info_hash(info),
+            is_approved=certificate.verdict is Verdict.VALID,
+            epoch=info.epoch,
+            indices=indices_of(certificate, self.tables[info.epoch]),
+            root=within.info.root if within else Digest(bytes(32)),
+            aggregator=OWNER.address,
+            path=tuple(within.proof(certificate)) if within else (),
+        )
+
+    def voters(self, certificate: TaskCertificate) -> Voters:
+        """Whose pool its attesters' fee goes to."""
+        info = certificate.task_info
+        indices = indices_of(certificate, self.tables[info.epoch])
+        return Voters(info.epoch, 0, certificate.verdict is Verdict.VALID, indices)
+
+    async def confirmed(self, sending: Awaitable[Digest]) -> int:
+        """Its gas."""
+        return await self.settlement.confirm(await sending, LIMIT_SECONDS)
+
+    async def settle_batch(self, submission: BatchSubmission) -> None:
+        await self.confirmed(self.settlement.submit_batch(submission))
 
     async def settle(self, certificate: TaskCertificate) -> tuple[Digest, int]:
         """The transaction and its gas."""
@@ -164,30 +301,59 @@ class AnvilChain(Chain):
     stack: AsyncExitStack = field(kw_only=True)
 
     async def sender_of(self, person: Person) -> Sender:
+        if person is OWNER:
+            return self.sender  # two of one account would fight for its nonces
         await deploy.set_balance(self.client, person.address, 1000 * ETHER)
         return await self.stack.enter_async_context(sender_of(self.client, person))
 
     async def register(self, person: Person, registration: Registration) -> None:
         await deploy.register(await self.sender_of(person), self.deployment, registration)
 
-    async def define(self, name: str, sender: Person = OWNER) -> int:
-        by = self.sender if sender is OWNER else await self.sender_of(sender)
+    async def define(self, name: str, sender: Person = OWNER, terms: TaskTerms = FREE) -> int:
         return await deploy.create_task_definition(
-            by, self.deployment, name=name, method="exact", model_hash=Digest(sha(name)), card_cid=Cid("bafkreicard")
+            await self.sender_of(sender),
+            self.deployment,
+            name=name,
+            method="exact",
+            model_hash=Digest(sha(name)),
+            card_cid=Cid("bafkreicard"),
+            terms=terms,
         )
 
-    async def roll(self) -> int:
+    async def roll_epoch(self) -> int:
         return await deploy.roll_epoch(self.sender, self.deployment)
 
-    async def leave(self, person: Person) -> None:
-        await deploy.leave(await self.sender_of(person), self.deployment)
+    async def leave(self, person: Person, operator: Person | None = None) -> None:
+        await deploy.leave(await self.sender_of(person), self.deployment, (operator or person).address)
 
-    async def withdraw(self, person: Person) -> None:
-        await deploy.withdraw(await self.sender_of(person), self.deployment)
+    async def withdraw(self, person: Person, operator: Person | None = None) -> None:
+        await deploy.withdraw(await self.sender_of(person), self.deployment, (operator or person).address)
+
+    async def start_refund(self, requester: Person, performer: Address, amount: int) -> None:
+        await self._tell_escrow(await self.sender_of(requester), "startRefund", performer, amount)
+
+    async def refund(self, requester: Person, performer: Address) -> None:
+        await self._tell_escrow(await self.sender_of(requester), "refund", performer)
+
+    async def claim(self, operator: Address, pools: Sequence[Voters], seats: Sequence[int]) -> None:
+        forms = [(pool.epoch, pool.attester_set, pool.is_approval, pool.indices) for pool in pools]
+        await self._tell_escrow(self.sender, "claim", operator, forms, list(seats))
+
+    async def pay(self, account: Address) -> None:
+        await self._tell(self.sender, self.deployment.court, court_abi().call_data("pay", account))
+
+    async def balance_of(self, account: Address) -> int:
+        return quantity(await self.client.request("eth_getBalance", tohex(account), "latest"))
 
     async def warp(self, seconds: int) -> None:
         await self.client.request("evm_increaseTime", seconds)
         await self.client.request("evm_mine")
+
+    async def _tell_escrow(self, sender: Sender, function: str, *arguments: object) -> None:
+        await self._tell(sender, self.deployment.escrow, escrow_abi().call_data(function, *arguments))
+
+    async def _tell(self, sender: Sender, contract: Address, data: bytes) -> None:
+        await sender.confirm(await sender.send(contract, data), LIMIT_SECONDS)
 
 
 @dataclass
@@ -196,26 +362,48 @@ class ModelChain(Chain):
 
     chain: MemoryChain = field(kw_only=True)
 
+    @classmethod
+    def on(cls, chain: MemoryChain) -> ModelChain:
+        """As OWNER."""
+        by = chain.connect(OWNER.address)
+        return cls("memory", by.deployment, by, by, by, by, by, chain=by)
+
     async def register(self, person: Person, registration: Registration) -> None:
         await self.chain.register(person.address, registration)
 
-    async def define(self, name: str, sender: Person = OWNER) -> int:
+    async def define(self, name: str, sender: Person = OWNER, terms: TaskTerms = FREE) -> int:
         return await self.chain.create_task_definition(
             name=name,
             method="exact",
             model_hash=Digest(sha(name)),
             card_cid=Cid("bafkreicard"),
+            terms=terms,
             sender=sender.address,
         )
 
-    async def roll(self) -> int:
+    async def roll_epoch(self) -> int:
         return await self.chain.roll_epoch()
 
-    async def leave(self, person: Person) -> None:
-        await self.chain.leave(person.address)
+    async def leave(self, person: Person, operator: Person | None = None) -> None:
+        await self.chain.leave((operator or person).address, owner=person.address)
 
-    async def withdraw(self, person: Person) -> None:
-        await self.chain.withdraw(person.address)
+    async def withdraw(self, person: Person, operator: Person | None = None) -> None:
+        await self.chain.withdraw((operator or person).address, owner=person.address)
+
+    async def start_refund(self, requester: Person, performer: Address, amount: int) -> None:
+        await self.chain.start_refund(requester.address, performer, amount)
+
+    async def refund(self, requester: Person, performer: Address) -> None:
+        await self.chain.refund(requester.address, performer)
+
+    async def claim(self, operator: Address, pools: Sequence[Voters], seats: Sequence[int]) -> None:
+        await self.chain.claim(operator, pools, seats)
+
+    async def pay(self, account: Address) -> None:
+        await self.chain.pay(account)
+
+    async def balance_of(self, account: Address) -> int:
+        return await self.chain.balance_of(account)
 
     async def warp(self, seconds: int) -> None:
         self.chain.warp(seconds)
@@ -230,7 +418,7 @@ async def open_chain(kind: str, terms: NetworkTerms = TERMS, *, state_file: Path
     """ "anvil" or "memory"; deployed, nobody registered."""
     if kind == "memory":
         chain = MemoryChain(replace(terms, owner=OWNER.address), block_seconds=BLOCK_SECONDS, poll_seconds=POLL_SECONDS)
-        yield ModelChain(kind, chain.deployment, chain, chain, chain=chain)
+        yield ModelChain.on(chain)
         return
     settings = AnvilSettings(block_seconds=BLOCK_SECONDS, state_file=state_file)
     async with AsyncExitStack() as stack:
@@ -239,9 +427,21 @@ async def open_chain(kind: str, terms: NetworkTerms = TERMS, *, state_file: Path
         await deploy.set_balance(client, OWNER.address, 1000 * ETHER)
         sender = await stack.enter_async_context(sender_of(client, OWNER))
         deployment = await deploy.deploy(sender, terms)
-        reader = EvmOperatorReader(client, registry=deployment.registry, center=deployment.center)
-        settlement = EvmSettlement(sender, reader, deployment.center, poll_seconds=POLL_SECONDS)
-        yield AnvilChain(kind, deployment, reader, settlement, anvil=anvil, client=client, sender=sender, stack=stack)
+        reader = EvmOperatorReader(client, deployment)
+        settlement = EvmSettlement(sender, reader, deployment, poll_seconds=POLL_SECONDS)
+        yield AnvilChain(
+            kind,
+            deployment,
+            reader,
+            settlement,
+            EvmCourt(sender, deployment),
+            EvmEscrow(sender, deployment),
+            EvmEpochs(sender, deployment),
+            anvil=anvil,
+            client=client,
+            sender=sender,
+            stack=stack,
+        )
 
 
 async def until(condition: Callable[[], Awaitable[object]], what: str) -> None:

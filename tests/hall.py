@@ -7,16 +7,19 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
+import msgspec
+
 from aggregator.service import Aggregator
 from shared import messages
 from shared.adapters.memory.store import MemoryStore
 from shared.crypto import bls
 from shared.messages import CertificateMessage, TaskMessage
-from shared.types import TaskCertificate, Verdict
+from shared.types import TaskCertificate, TaskTerms, Verdict
 from tests.chain_support import PERFORMER
 from tests.faulty_chain import FaultyChain
 from tests.listening import Bystander, running
 from tests.roles import World
+from tests.toy_model import DEFINITION
 
 
 @dataclass
@@ -64,12 +67,17 @@ BATCH = 600.0
 
 @asynccontextmanager
 async def hall(
-    weights: Sequence[int] = (1, 1, 1, 1), *, world: World | None = None, batch_seconds: float = BATCH
+    weights: Sequence[int] = (1, 1, 1, 1),
+    *,
+    world: World | None = None,
+    batch_seconds: float = BATCH,
+    terms: TaskTerms = DEFINITION.terms,
 ) -> AsyncIterator[Hall]:
-    """Ends as with kill -9."""
+    """Ends as with kill -9. `terms` are those of the definition."""
     async with AsyncExitStack() as stack:
         world = await stack.enter_async_context(World(weights)) if world is None else world
-        chain = FaultyChain(await world.chain())
+        world.define(msgspec.structs.replace(DEFINITION, terms=terms))
+        chain = FaultyChain(await world.chain(terms))
         performer = await world.bystander(PERFORMER)
         attesters = [await world.bystander(person) for person in world.people]
         parts = world.aggregator(chain, batch_seconds=batch_seconds)

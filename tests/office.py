@@ -15,7 +15,7 @@ from shared.adapters.memory.store import MemoryFile, MemoryStore
 from shared.batch import decode_document, document_cid
 from shared.interfaces import BatchSubmission
 from shared.types import Digest, TaskCertificate, Verdict
-from tests.chain_support import AGGREGATOR, PERFORMER, Person
+from tests.chain_support import AGGREGATOR, PERFORMER, POWER_UNIT, Person
 from tests.faulty_chain import FaultyChain
 from tests.listening import Bystander, running, until
 from tests.roles import World
@@ -106,6 +106,9 @@ class TakesAll:
 
     async def verdict_of(self, task_id: Digest) -> Verdict:
         return Verdict.INVALID
+
+    async def power_unit(self) -> int:
+        return POWER_UNIT
 
 
 def by_root(batches: list[BatchSubmission]) -> list[BatchSubmission]:

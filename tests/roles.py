@@ -8,12 +8,14 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
+from aggregator.epochs import EpochKeeper
 from aggregator.service import Aggregator
 from aggregator.settler import Settler
 from attester.judge import Judge
 from attester.service import Attester
 from performer.admission import Admission
 from performer.api import Door
+from performer.earnings import Earnings
 from performer.ledger import TaskLedger
 from performer.service import Performer
 from performer.settlements import SettlementWatch
@@ -23,27 +25,29 @@ from shared.adapters.memory.content import MemoryContentStore
 from shared.adapters.memory.gossip import MemoryGossip, MemoryHub
 from shared.adapters.memory.store import MemoryFile, MemoryStore, MemoryVoteGuard
 from shared.adapters.signers import LocalIdentitySigner, LocalVoteSigner
-from shared.adapters.terms import NetworkTerms
 from shared.constants import MAX_CONCURRENT_VERIFICATIONS, MAX_OPEN_TASKS
-from shared.interfaces import InferenceEngine, Settlement, VoteGuard, VoteSigner
+from shared.interfaces import InferenceEngine, VoteGuard, VoteSigner
 from shared.model_library import ModelLibrary
 from shared.types import (
     Digest,
     Role,
+    TaskTerms,
 )
 from shared.verification import METHODS
 from shared.verification.method import Method
 from tests.cast import Cast, peer_key_of
-from tests.chain_support import AGGREGATOR, ETHER, OWNER, PERFORMER, VAULT, Person
+from tests.chain_support import AGGREGATOR, ETHER, OWNER, PERFORMER, Person
+from tests.chain_support import TERMS as CHAIN_TERMS
+from tests.faulty_chain import FaultyChain
 from tests.listening import Bystander, Message, listen, running
 from tests.simnet.virtual_time import START
 from tests.toy_model import CARD_BYTES, CARD_CID, DEFINITION, MODEL, MODEL_HASH, engine_of
 
 # The chain's terms; windows are short, since some of these tests wait for them on virtual time.
-TERMS = replace(
-    NetworkTerms(vault=VAULT, unbonding_seconds=1000, epoch_seconds=100, dispute_window_seconds=500),
-    owner=OWNER.address,
-)
+TERMS = replace(CHAIN_TERMS, owner=OWNER.address)
+
+
+OnChain = MemoryChain | FaultyChain
 
 
 @dataclass
@@ -120,7 +124,7 @@ class World(Cast):
         self,
         *,
         engine: InferenceEngine | None = None,
-        settlement: Settlement | None = None,
+        chain: OnChain | None = None,
         served: tuple[int, ...] = (),
         max_open_tasks: int = MAX_OPEN_TASKS,
         methods: Mapping[str, Method] = METHODS,
@@ -130,6 +134,10 @@ class World(Cast):
         library = ModelLibrary(content=content, engine=engine or engine_of())
         async with self.gossip_of(PERFORMER) as gossip, self.opened("performer") as (file, store):
             ledger = TaskLedger(store=store)
+            on_chain = chain or MemoryChain(TERMS)
+            earnings = Earnings(
+                address=PERFORMER.address, escrow=on_chain, settlement=on_chain, ledger=ledger, store=store
+            )
             performer = Performer(
                 domain=self.domain,
                 roster=lambda: self.roster,
@@ -147,18 +155,22 @@ class World(Cast):
                     library=library,
                     content=content,
                     ledger=ledger,
+                    earnings=earnings,
                     clock=self.clock,
                     served=served,
                     max_open_tasks=max_open_tasks,
                 ),
                 settlements=SettlementWatch(
                     domain=self.domain,
-                    settlement=settlement or MemoryChain(TERMS),
+                    settlement=on_chain,
+                    reader=on_chain,
                     content=content,
                     ledger=ledger,
+                    earnings=earnings,
                     store=store,
                     clock=self.clock,
                 ),
+                earnings=earnings,
                 clock=self.clock,
                 methods=methods,
             )
@@ -218,7 +230,7 @@ class World(Cast):
     @asynccontextmanager
     async def aggregator(
         self,
-        settlement: Settlement,
+        chain: OnChain,
         *,
         person: Person = AGGREGATOR,
         batch_seconds: float = 1.0,
@@ -233,7 +245,9 @@ class World(Cast):
                 gossip=gossip,
                 topics=self.topics,
                 content=self.content.join(person.address),
-                settlement=settlement,
+                settlement=chain,
+                court=chain,
+                reader=chain,
                 store=store,
                 clock=self.clock,
                 batch_seconds=batch_seconds,
@@ -246,11 +260,19 @@ class World(Cast):
                 topics=self.topics,
                 rules=self.rules(),
                 settler=settler,
+                keeper=EpochKeeper(
+                    address=person.address,
+                    roster=lambda: self.roster,
+                    epochs=chain,
+                    settlement=chain,
+                    clock=self.clock,
+                ),
+                clock=self.clock,
             )
             yield aggregator, settler, store
 
-    async def chain(self) -> MemoryChain:
-        """With these operators, this definition and epoch 1 on it."""
+    async def chain(self, terms: TaskTerms = DEFINITION.terms) -> MemoryChain:
+        """With these operators, this definition under these terms and epoch 1 on it."""
         chain = MemoryChain(TERMS)
         assert chain.domain == self.domain
         attesting = zip(self.people, self.weights, strict=True)
@@ -258,7 +280,11 @@ class World(Cast):
         for person, role, weight in people:
             await chain.register(person.address, person.registration(chain.deployment, role, weight * ETHER))
         await chain.create_task_definition(
-            name=DEFINITION.name, method=DEFINITION.method, model_hash=MODEL_HASH, card_cid=CARD_CID
+            name=DEFINITION.name,
+            method=DEFINITION.method,
+            model_hash=MODEL_HASH,
+            card_cid=CARD_CID,
+            terms=terms,
         )
         await chain.roll_epoch()
         assert await chain.operator_table(1) == self.table_of(1)

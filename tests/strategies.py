@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
+from shared.constants import MAX_SEATS
 from shared.digests import Domain
 from shared.types import Address, BatchInfo, Cid, Digest, TaskCertificate, TaskInfo, TaskRequest, Uint256, Verdict
 
@@ -45,7 +46,7 @@ certificates = st.builds(
     TaskCertificate,
     task_info=infos,
     verdict=st.sampled_from([Verdict.VALID, Verdict.INVALID]),
-    signers=st.lists(st.integers(0, 126), unique=True).map(lambda signers: tuple(sorted(signers))),
+    signers=st.lists(st.integers(0, MAX_SEATS - 1), unique=True).map(lambda signers: tuple(sorted(signers))),
     signature=st.binary(min_size=96, max_size=96),
     performer_signature=st.binary(min_size=65, max_size=65),
 )

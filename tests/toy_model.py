@@ -15,7 +15,7 @@ from shared.documents import ClassifyOutput, InputDocument, encode_input
 from shared.interfaces import Tensors
 from shared.model_card import ModelFile, Tolerance
 from shared.tensors import TensorSpec, encode_tensor
-from shared.types import Cid, Digest, TaskDefinition
+from shared.types import Cid, Digest, TaskDefinition, TaskTerms
 from tests.inference_support import make_card
 
 
@@ -38,7 +38,7 @@ CARD = make_card(
 )
 CARD_BYTES = encode_canonical(CARD)
 CARD_CID = cid_of(CARD_BYTES)
-DEFINITION = TaskDefinition(0, "toy", "exact", MODEL_HASH, CARD_CID)
+DEFINITION = TaskDefinition(0, "toy", "exact", MODEL_HASH, CARD_CID, terms=TaskTerms(dispute_window=500))
 
 
 def multiply(inputs: Tensors) -> Tensors:

@@ -14,6 +14,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,15 @@ CONTRACTS = Path(__file__).resolve().parents[1]
 REPOSITORY = CONTRACTS.parent
 ARTIFACTS = REPOSITORY / "shared" / "abi"
 TOOLS = REPOSITORY / "tools"
-EXPORTED = ("OperatorRegistry", "AttestationCenter")
+EXPORTED = (
+    "EpochTables",
+    "OperatorRegistry",
+    "AttestationCenter",
+    "TaskEscrow",
+    "SlashingCourt",
+    "eigenlayer/EigenLayerSource",
+)
+EXPORTED_PATHS = tuple(f"src/{name}.sol" for name in EXPORTED)
 COMPILE_TIMEOUT_SECONDS = 300.0  # 15 s on one quiet core
 
 IMPORT = re.compile(r'^\s*import\s+(?:[^"\';]*\sfrom\s+)?["\']([^"\']+)["\']\s*;', re.MULTILINE)
@@ -58,10 +67,10 @@ def settings() -> dict[str, Any]:
     }
 
 
-def collect_sources() -> dict[str, dict[str, str]]:
-    """Every source that an exported contract reaches, by the name that imports resolve to."""
+def collect_sources(paths: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Every source that these reach, by the name that imports resolve to."""
     sources: dict[str, dict[str, str]] = {}
-    queue = [f"src/{name}.sol" for name in EXPORTED]
+    queue = list(paths)
     while queue:
         name = queue.pop()
         if name in sources:
@@ -88,21 +97,22 @@ def _resolve(importer: str, target: str) -> str:
     return "/".join(parts)
 
 
-def compile_contracts() -> dict[str, dict[str, Any]]:
-    """The artifacts by contract name. Raises `CompileError`."""
+def compile_contracts(paths: Sequence[str] = EXPORTED_PATHS, *, via_ir: bool = True) -> dict[str, dict[str, Any]]:
+    """The artifacts by contract name; a file's contract has its name. Raises `CompileError`."""
+    names = {path: Path(path).stem for path in paths}
     wanted = ["abi", "evm.bytecode.object", "evm.deployedBytecode.object"]
-    selection = {f"src/{name}.sol": {name: wanted} for name in EXPORTED}
+    selection = {path: {name: wanted} for path, name in names.items()}
     job = {
         "language": "Solidity",
-        "sources": collect_sources(),
-        "settings": settings() | {"outputSelection": selection},
+        "sources": collect_sources(paths),
+        "settings": settings() | {"viaIR": via_ir, "outputSelection": selection},
     }
     output = json.loads(_run_compiler("--standard-json", json.dumps(job)))
     errors = [entry["formattedMessage"] for entry in output.get("errors", []) if entry["severity"] == "error"]
     if errors:
         raise CompileError("\n".join(errors))
     version = _run_compiler("--version").split("Version:")[1].strip()
-    return {name: _artifact(output["contracts"][f"src/{name}.sol"][name], version) for name in EXPORTED}
+    return {name: _artifact(output["contracts"][path][name], version) for path, name in names.items()}
 
 
 def _run_compiler(argument: str, text: str = "") -> str:

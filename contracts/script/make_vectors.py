@@ -13,7 +13,7 @@ from pathlib import Path
 from eth_utils.crypto import keccak
 from vector_certificates import certificate_vectors
 from vector_curve import bls_vectors, public_key
-from vector_deployment import ATTESTERS, CENTER, REGISTRY
+from vector_deployment import ATTESTERS, DOMAINS, TABLES
 from vector_json import Json, render
 from vector_merkle import merkle_vectors
 from vector_typed_data import digest, digest_vectors
@@ -26,8 +26,8 @@ def all_vectors() -> dict[str, Json]:
     operator = ATTESTERS[0].address
     possession = {"operator": operator, "keyHash": keccak(public_key(ATTESTERS[0].vote_secret))}
     return {
-        "digests.json": digest_vectors(CENTER, REGISTRY),
-        "bls.json": bls_vectors(digest("KeyPossession", possession, REGISTRY), operator),
+        "digests.json": digest_vectors(DOMAINS),
+        "bls.json": bls_vectors(digest("KeyPossession", possession, TABLES), operator),
         "merkle.json": merkle_vectors(),
         "certificate.json": certificate_vectors(),
     }

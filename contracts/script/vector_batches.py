@@ -69,7 +69,7 @@ def batch_cases() -> list[BatchCase]:
         BatchCase("another aggregator signed", EVERYBODY, signed=(("aggregator", DEPLOYER),)),
     ]
     empty = BatchCase("empty batch", EVERYBODY, size=0)
-    unsorted = revert("IndicesUnsorted(uint256,uint8)", 1, 0)
+    unsorted = revert("IndicesUnsorted(uint256,uint16)", 1, 0)
     return [
         BatchCase("signed by all", EVERYBODY),
         BatchCase("signed by two thirds and one", (1, 3, 4)),

@@ -25,10 +25,12 @@ from vector_deployment import (
     signed_by,
 )
 from vector_json import Json, hexed
+from vector_merkle import voters_hash
 from vector_typed_data import CHAIN_ID, CID, MAX_DATA_BYTES, Values, digest, in_json
 
 SECP256K1_ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
 VALID, INVALID = 1, 2
+SET_VOTERS = (0, 1, 3, 4)  # of definition 1
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,11 @@ class Case:
     vote_signature: bytes | None = None
     contract: bytes = CENTER
     chain_id: int = CHAIN_ID
+
+    @property
+    def attester_set(self) -> int:
+        """Definitions are of the set of their number."""
+        return self.definition
 
     @property
     def info(self) -> Values:
@@ -89,6 +96,7 @@ class Case:
                 "taSignature": hexed(self._vote_signature()),
                 "indices": hexed(self._indices()),
             },
+            "votersHash": hexed(voters_hash(self.epoch, self.attester_set, self._indices())),
             "signers": hexed(bytes(self.signers)),
             "error": hexed(self.error),
         }
@@ -109,7 +117,7 @@ class Case:
         if self.indices is not None:
             return self.indices
         claimed = self.signers if self.claimed is None else self.claimed
-        return missing(claimed) if self.is_approved else bytes(claimed)
+        return missing(claimed, self.attester_set) if self.is_approved else bytes(claimed)
 
 
 def _mismatch(case: Case) -> Case:
@@ -142,8 +150,8 @@ def _quorum_edges() -> list[Case]:
 
 
 def _bad_indices() -> list[Case]:
-    out_of_range = "IndexOutOfRange(uint256,uint8,uint256)"
-    duplicate, unsorted = "IndexDuplicate(uint256,uint8)", "IndicesUnsorted(uint256,uint8)"
+    out_of_range = "IndexOutOfRange(uint256,uint16,uint256)"
+    duplicate, unsorted = "IndexDuplicate(uint256,uint16)", "IndicesUnsorted(uint256,uint16)"
     return [
         Case("missing twice", True, (0, 1, 3, 4), revert(duplicate, 1, 2), indices=b"\x02\x02"),
         Case("signer twice", False, (0, 1), revert(duplicate, 2, 1), indices=b"\x00\x01\x01"),
@@ -152,6 +160,24 @@ def _bad_indices() -> list[Case]:
         Case("signer out of range", False, (0, 1), revert(out_of_range, 2, 5, 5), indices=b"\x00\x01\x05"),
         Case("missing far out of range", True, EVERYBODY, revert(out_of_range, 0, 255, 5), indices=b"\xff"),
         Case("more indices than attesters", False, (0,), revert(duplicate, 5, 4), indices=b"\x00\x01\x02\x03\x04\x04"),
+    ]
+
+
+def _of_a_set() -> list[Case]:
+    """Definition 1: two thirds of 4801 are 3200⅔ and one third is 1600⅓."""
+    powerless = "IndexWithoutPower(uint256,uint16)"
+    claimed = _mismatch(
+        Case("set: claims a signer who did not sign", True, (0, 3, 4), claimed=SET_VOTERS, definition=1)
+    )
+    return [
+        Case("set: approved by all with power", True, SET_VOTERS, definition=1),
+        Case("set: approved by a quorum", True, (1, 3, 4), definition=1),
+        Case("set: rejected by a quorum", False, (0, 1), definition=1),
+        Case("set: approved by too few", True, (0, 1), quorum_missed(2001, True, 1), definition=1),
+        Case("set: rejected by too few", False, (4,), quorum_missed(1400, False, 1), definition=1),
+        Case("set: a signer without power", False, (0, 1, 2), revert(powerless, 2, 2), definition=1),
+        Case("set: missing without power", True, SET_VOTERS, revert(powerless, 0, 2), indices=b"\x02", definition=1),
+        claimed,
     ]
 
 
@@ -203,7 +229,7 @@ def _bad_performers() -> list[Case]:
     cases = [
         Case("performer a stranger", True, EVERYBODY, revert(not_performer, stranger.address), performer=stranger),
         Case("performer an attester", True, EVERYBODY, revert(not_performer, attester.address), performer=attester),
-        Case("unknown definition", True, EVERYBODY, revert("UnknownTaskDefinition(uint16)", 1), definition=1),
+        Case("unknown definition", True, EVERYBODY, revert("UnknownTaskDefinition(uint16)", 2), definition=2),
     ]
     signature = ecdsa_sign(PERFORMER_ONLY.key, Case("performer's signature with high s", True, EVERYBODY).info_hash)
     forged = {
@@ -238,6 +264,7 @@ def certificate_vectors() -> Json:
         *_valid(),
         *_quorum_edges(),
         *_bad_indices(),
+        *_of_a_set(),
         *_bad_votes(),
         *_bad_signature_points(),
         *_bad_epochs(),

@@ -2,6 +2,9 @@
 
 Powers are 1000, 1001, 999, 1500 and 1500 of 6000: two thirds are 4000 and one third is 2000, and both can be met
 exactly and by one more. The last two keys are each other's negation, so that those two together are infinity.
+
+Definition 0 is voted on by everybody, definition 1 by attester set 1: from 1000 on, and 1400 at most. There the powers
+are 1000, 1001, 0, 1400 and 1400 of 4801, and the seat without power is nobody's vote.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from eth_utils.crypto import keccak
 from rlp import encode as rlp_encode  # type: ignore[import-untyped]
 from vector_curve import CURVE_ORDER, POSSESSION_TAG, VOTE_TAG, public_key, secret_of, sign, sign_together
 from vector_json import Json, hexed
-from vector_typed_data import CHAIN_ID, CID, digest, in_json
+from vector_typed_data import CHAIN_ID, CID, Values, digest, in_json
 
 GWEI = 10**9
 PERFORMER, ATTESTER, AGGREGATOR = 1, 2, 4
@@ -35,8 +38,12 @@ def _created_by_deployer(nonce: int) -> bytes:
     return keccak(rlp_encode([DEPLOYER, nonce]))[12:]
 
 
-REGISTRY = _created_by_deployer(0)
-CENTER = _created_by_deployer(1)
+TABLES = _created_by_deployer(0)
+REGISTRY = _created_by_deployer(1)
+CENTER = _created_by_deployer(2)
+ESCROW = _created_by_deployer(3)
+COURT = _created_by_deployer(4)
+DOMAINS = {"tables": TABLES, "registry": REGISTRY, "center": CENTER, "court": COURT}
 
 
 @dataclass(frozen=True)
@@ -59,7 +66,7 @@ class Member:
     def vector(self) -> Json:
         vote_key = public_key(self.vote_secret) if self.vote_secret else b""
         values = {"operator": self.address, "keyHash": keccak(vote_key)}
-        proof = sign(self.vote_secret, digest("KeyPossession", values, REGISTRY), POSSESSION_TAG) if vote_key else b""
+        proof = sign(self.vote_secret, digest("KeyPossession", values, TABLES), POSSESSION_TAG) if vote_key else b""
         return {
             "operator": hexed(self.address),
             "secret": hexed(self.key.to_bytes()),
@@ -84,19 +91,51 @@ ATTESTERS = (
     Member("attester 4", ATTESTER | AGGREGATOR, 1500 * GWEI, CURVE_ORDER - _LAST),
 )
 OPERATORS = (PERFORMER_ONLY, *ATTESTERS, Member("aggregator", AGGREGATOR, 999 * GWEI))
-TOTAL_POWER = 6000
 EVERYBODY = (0, 1, 2, 3, 4)
 
 SETTINGS = {
-    "minimumStake": 999 * GWEI,
-    "unbondingSeconds": 14 * 86_400,
     "epochSeconds": 3600,
+    "graceSeconds": 3600,
+    "minimumStake": 999 * GWEI,
+    "powerUnit": GWEI,
+    "unbondingSeconds": 14 * 86_400,
+    "refundDelay": 2 * 86_400,
+    "vetoDelay": 43_200,
+    "longestDispute": 7 * 86_400,
+    "changeDelay": 2 * 86_400,
     "vault": _identity("vault").public_key.to_canonical_address(),
     "owner": _identity("owner").public_key.to_canonical_address(),
-    "slashWad": 10**17,
-    "disputeWindow": 86_400,
 }
-DEFINITION = {"name": "digits", "method": "exact", "modelHash": hashlib.sha256(b"model").digest(), "cardCid": CID}
+MINIMUM_POWER, MAXIMUM_POWER = 1000, 1400
+ATTESTER_SET = {
+    "members": [],
+    "minimumPower": MINIMUM_POWER,
+    "maximumPower": MAXIMUM_POWER,
+    "minimumOwners": 0,
+}
+
+
+def _definition(attester_set: int) -> Values:
+    return {
+        "name": "digits",
+        "method": "exact",
+        "modelHash": hashlib.sha256(b"model").digest(),
+        "cardCid": CID,
+        "attesterSet": attester_set,
+        "maximumDeadline": 86_400,
+        "disputeWindow": 86_400,
+    }
+
+
+DEFINITIONS = [_definition(0), _definition(1)]  # by id; each is of the attester set of its number
+
+
+def powers_of(attester_set: int) -> list[int]:
+    """In the table of the first epoch, by seat."""
+    powers = [member.stake // GWEI for member in ATTESTERS]
+    if attester_set == 0:
+        return powers
+    return [min(power, MAXIMUM_POWER) if power >= MINIMUM_POWER else 0 for power in powers]
 
 
 def revert(signature: str, *values: Any) -> bytes:
@@ -105,8 +144,8 @@ def revert(signature: str, *values: Any) -> bytes:
     return keccak(text=signature)[:4] + encode(types.split(",") if types else [], values)
 
 
-def quorum_missed(power: int, is_approval: bool) -> bytes:
-    return revert("QuorumNotReached(uint256,uint256,bool)", power, TOTAL_POWER, is_approval)
+def quorum_missed(power: int, is_approval: bool, attester_set: int = 0) -> bytes:
+    return revert("QuorumNotReached(uint256,uint256,bool)", power, sum(powers_of(attester_set)), is_approval)
 
 
 def signed_by(signers: tuple[int, ...], message: bytes, tag: bytes = VOTE_TAG) -> bytes:
@@ -114,9 +153,9 @@ def signed_by(signers: tuple[int, ...], message: bytes, tag: bytes = VOTE_TAG) -
     return sign_together([ATTESTERS[index].vote_secret for index in signers], message, tag)
 
 
-def missing(signers: tuple[int, ...]) -> bytes:
-    """One byte for each attester who is not among them."""
-    return bytes(index for index in range(len(ATTESTERS)) if index not in signers)
+def missing(signers: tuple[int, ...], attester_set: int = 0) -> bytes:
+    """One byte for each attester with power who is not among them."""
+    return bytes(seat for seat, power in enumerate(powers_of(attester_set)) if power and seat not in signers)
 
 
 def ecdsa_sign(key: PrivateKey, message: bytes) -> bytes:
@@ -130,18 +169,27 @@ def deployment_vector() -> dict[str, Json]:
     return {
         "chainId": str(CHAIN_ID),
         "deployer": hexed(DEPLOYER),
+        "tables": hexed(TABLES),
         "registry": hexed(REGISTRY),
         "center": hexed(CENTER),
+        "escrow": hexed(ESCROW),
+        "court": hexed(COURT),
         "settings": in_json(SETTINGS),
-        "definition": in_json(DEFINITION),
+        "attesterSet": in_json(ATTESTER_SET),
+        "definitions": [in_json(definition) for definition in DEFINITIONS],
         "operators": [member.vector() for member in OPERATORS],
-        "table": [
-            {
-                "operator": hexed(member.address),
-                "voteKey": hexed(public_key(member.vote_secret)),
-                "power": str(member.stake // GWEI),
-            }
-            for member in ATTESTERS
-        ],
+        "table": _table(0),
+        "setTable": _table(1),
         "epoch": str(EPOCH),
     }
+
+
+def _table(attester_set: int) -> Json:
+    return [
+        {
+            "operator": hexed(member.address),
+            "voteKey": hexed(public_key(member.vote_secret)),
+            "power": str(power),
+        }
+        for member, power in zip(ATTESTERS, powers_of(attester_set), strict=True)
+    ]

@@ -3,16 +3,40 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 
 from eth_abi.abi import encode
+from eth_abi.packed import encode_packed
 from eth_utils.crypto import keccak
 from vector_json import Json, hexed
 
 SIZES = (1, 2, 3, 5, 8)
 
 
-def leaf(task_id: bytes, info_hash: bytes, is_approved: bool) -> bytes:
-    return keccak(keccak(encode(["bytes32", "bytes32", "bool"], [task_id, info_hash, is_approved])))
+@dataclass(frozen=True)
+class Entry:
+    """A certificate, as far as it goes into its leaf."""
+
+    task_id: bytes
+    info_hash: bytes
+    is_approved: bool
+    epoch: int
+    attester_set: int
+    indices: bytes
+
+    @property
+    def voters_hash(self) -> bytes:
+        return voters_hash(self.epoch, self.attester_set, self.indices)
+
+    @property
+    def leaf(self) -> bytes:
+        values = [self.task_id, self.info_hash, self.is_approved, self.voters_hash]
+        return keccak(keccak(encode(["bytes32", "bytes32", "bool", "bytes32"], values)))
+
+
+def voters_hash(epoch: int, attester_set: int, indices: bytes) -> bytes:
+    """Four bytes, four bytes, and the indices as they are."""
+    return keccak(encode_packed(["uint32", "uint32", "bytes"], [epoch, attester_set, indices]))
 
 
 def root_and_proofs(leaves: list[bytes]) -> tuple[bytes, dict[bytes, list[bytes]]]:
@@ -40,22 +64,32 @@ def merkle_vectors() -> Json:
 
 
 def _tree(size: int) -> Json:
-    entries = [(_hash(f"task {i} of {size}"), _hash(f"info {i}"), i % 3 != 2) for i in range(size)]
-    leaves = [leaf(*entry) for entry in entries]
-    root, proofs = root_and_proofs(leaves)
+    entries = [_entry(i, size) for i in range(size)]
+    root, proofs = root_and_proofs([entry.leaf for entry in entries])
     return {
         "root": hexed(root),
         "leaves": [
             {
-                "taskId": hexed(task_id),
-                "taskInfoHash": hexed(info_hash),
-                "isApproved": is_approved,
-                "leaf": hexed(node),
-                "proof": [hexed(sibling) for sibling in proofs[node]],
+                "taskId": hexed(entry.task_id),
+                "taskInfoHash": hexed(entry.info_hash),
+                "isApproved": entry.is_approved,
+                "epoch": str(entry.epoch),
+                "attesterSet": str(entry.attester_set),
+                "indices": hexed(entry.indices),
+                "votersHash": hexed(entry.voters_hash),
+                "leaf": hexed(entry.leaf),
+                "proof": [hexed(sibling) for sibling in proofs[entry.leaf]],
             }
-            for (task_id, info_hash, is_approved), node in zip(entries, leaves, strict=True)
+            for entry in entries
         ],
     }
+
+
+def _entry(i: int, size: int) -> Entry:
+    """Nobody missing, one byte an index, two bytes an index, and the largest epoch and set in turn."""
+    voters = [(1, 0, b""), (1, 0, b"\x01\x04"), (7, 2, b"\x00\x03\x01\x2c"), (2**32 - 1, 2**32 - 1, b"\x04\x0f")]
+    epoch, attester_set, indices = voters[i % len(voters)]
+    return Entry(_hash(f"task {i} of {size}"), _hash(f"info {i}"), i % 3 != 2, epoch, attester_set, indices)
 
 
 def _hash(label: str) -> bytes:

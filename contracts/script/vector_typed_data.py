@@ -41,7 +41,16 @@ TYPES: dict[str, list[dict[str, str]]] = {
         {"name": "epoch", "type": "uint32"},
         {"name": "aggregator", "type": "address"},
     ],
+    "Promise": [{"name": "taskId", "type": "bytes32"}],
     "KeyPossession": [{"name": "operator", "type": "address"}, {"name": "keyHash", "type": "bytes32"}],
+    "Consent": [{"name": "operator", "type": "address"}, {"name": "owner", "type": "address"}],
+    "Allowance": [
+        {"name": "operator", "type": "address"},
+        {"name": "nonce", "type": "uint256"},
+        {"name": "expiry", "type": "uint64"},
+    ],
+    "CancelSlash": [{"name": "slashId", "type": "bytes32"}],
+    "OverruleVeto": [{"name": "slashId", "type": "bytes32"}],
 }
 CID = "bafkreigh2akiscaildcqabsyg3dfr6chu3fgpregiymsck7e7aqa4s52zy"
 
@@ -68,22 +77,26 @@ def _signable(primary: str, values: Values, contract: bytes, chain_id: int) -> S
     return encode_typed_data(domain, {primary: TYPES[primary]}, values)
 
 
-def digest_vectors(center: bytes, registry: bytes) -> Json:
-    """Ordinary values, empty ones, and the largest that each field holds."""
+def digest_vectors(contracts: dict[str, bytes]) -> Json:
+    """Ordinary values, empty ones, and the largest that each field holds. `contracts` has the address of each contract
+    that is a domain."""
+    tables, registry, center, court = (contracts[name] for name in ("tables", "registry", "center", "court"))
     cases = {
         "taskRequests": ("TaskRequest", _task_requests(), center),
         "taskInfos": ("TaskInfo", _task_infos(), center),
         "votes": ("Vote", [{"taskInfoHash": _hash("info"), "verdict": v} for v in (1, 2)], center),
         "batches": ("Batch", _batches(), center),
-        "possessions": ("KeyPossession", [{"operator": _address("o"), "keyHash": _hash("key")}], registry),
+        "promises": ("Promise", [{"taskId": _hash("task")}, {"taskId": bytes(32)}], center),
+        "possessions": ("KeyPossession", [{"operator": _address("o"), "keyHash": _hash("key")}], tables),
+        "consents": ("Consent", _consents(), registry),
+        "allowances": ("Allowance", _allowances(), registry),
+        "cancelSlashes": ("CancelSlash", [{"slashId": _hash("slash")}], court),
+        "overruleVetoes": ("OverruleVeto", [{"slashId": _hash("slash")}], court),
     }
-    vectors: dict[str, Json] = {
-        "chainId": str(CHAIN_ID),
-        "center": hexed(center),
-        "registry": hexed(registry),
-        "centerDomainSeparator": hexed(domain_separator(center)),
-        "registryDomainSeparator": hexed(domain_separator(registry)),
-    }
+    vectors: dict[str, Json] = {"chainId": str(CHAIN_ID)}
+    for name, contract in contracts.items():
+        vectors[name] = hexed(contract)
+        vectors[f"{name}DomainSeparator"] = hexed(domain_separator(contract))
     for kind, (primary, values, contract) in cases.items():
         vectors[kind] = [in_json(entry) | {"digest": hexed(digest(primary, entry, contract))} for entry in values]
     return vectors
@@ -96,7 +109,11 @@ def in_json(values: Values) -> dict[str, Json]:
 def _plain(value: Any) -> Json:
     if isinstance(value, bytes):
         return hexed(value)
-    return value if isinstance(value, str) else str(value)
+    if isinstance(value, dict):
+        return in_json(value)
+    if isinstance(value, list):
+        return [_plain(entry) for entry in value]
+    return value if isinstance(value, str | bool) else str(value)
 
 
 def _task_requests() -> list[Values]:
@@ -150,6 +167,16 @@ def _batches() -> list[Values]:
         "aggregator": _address("aggregator"),
     }
     return [ordinary, ordinary | {"size": 2**32 - 1, "epoch": 2**32 - 1}, ordinary | {"contentHash": bytes(32)}]
+
+
+def _consents() -> list[Values]:
+    ordinary = {"operator": _address("operator"), "owner": _address("owner")}
+    return [ordinary, {"operator": ordinary["owner"], "owner": ordinary["operator"]}]
+
+
+def _allowances() -> list[Values]:
+    ordinary = {"operator": _address("operator"), "nonce": 7, "expiry": 1_900_000_000}
+    return [ordinary, ordinary | {"nonce": 0, "expiry": 0}, ordinary | {"nonce": 2**256 - 1, "expiry": 2**64 - 1}]
 
 
 def _hash(label: str) -> bytes:

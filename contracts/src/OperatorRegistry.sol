@@ -1,30 +1,37 @@
 // SPDX-License-Identifier: MIT
 pragma solidity ^0.8.28;
 
+import {ReentrancyGuardTransient} from "@openzeppelin/contracts/utils/ReentrancyGuardTransient.sol";
+import {ECDSA} from "@openzeppelin/contracts/utils/cryptography/ECDSA.sol";
 import {EIP712} from "@openzeppelin/contracts/utils/cryptography/EIP712.sol";
+import {SignatureChecker} from "@openzeppelin/contracts/utils/cryptography/SignatureChecker.sol";
 
-import {EpochTables} from "./EpochTables.sol";
-import {IAttestationCenter} from "./interfaces/IAttestationCenter.sol";
+import {Governed} from "./Governed.sol";
+import {IEpochTables} from "./interfaces/IEpochTables.sol";
 import {IOperatorRegistry} from "./interfaces/IOperatorRegistry.sol";
+import {IOperatorSource} from "./interfaces/IOperatorSource.sol";
+import {ISlashingCourt} from "./interfaces/ISlashingCourt.sol";
+import {Currency} from "./libraries/Currency.sol";
 import {Digests} from "./libraries/Digests.sol";
-import {OperatorTable} from "./libraries/OperatorTable.sol";
-import {VoteKey} from "./libraries/VoteKey.sol";
+import {ProfilePage} from "./libraries/ProfilePage.sol";
 
-/// @title Operators, their stake, and the tables that vote
-/// @notice See IOperatorRegistry. Stake lives here as plain wei: `totalStake + vaultBalance` never exceeds the balance.
+/// @title Operators and their stake
+/// @notice See IOperatorRegistry. `totalStake` never exceeds what this contract holds of the stake token.
 ///
 /// **Leaving.** Stake comes back after `unbondingSeconds`, when no valid table counts the operator's power any more,
-/// and when no queued slash waits for it. Whoever leaves can bring about each of these alone.
-contract OperatorRegistry is EpochTables, EIP712 {
+/// and when no slash of it waits. Whoever leaves can bring about each of these alone.
+/// @dev The guard is for tokens that call back: `Currency.take` credits what the balance grew by, and a deposit inside
+/// another one would be credited twice.
+contract OperatorRegistry is IOperatorRegistry, Governed, EIP712, ReentrancyGuardTransient {
     // --- constants ---------------------------------------------------------------------------------------------------
 
     uint8 private constant ATTESTER = 2;
     uint8 private constant ALL_ROLES = 7;
+    bytes32 private constant ALLOWLIST_SIGNER = "allowlistSigner";
 
-    /// Voting power is stake in gwei.
-    uint256 private constant POWER_UNIT = 1 gwei;
-    /// 127 such stakes still add up to less than 2^64 gwei; it is more ether than there is.
-    uint256 private constant MAX_STAKE = (uint256(type(uint64).max) / 128) * POWER_UNIT;
+    uint256 private constant MAX_STAKE = type(uint96).max;
+    uint256 private constant MAX_POWER = type(uint32).max;
+    uint256 private constant WAD = 1e18;
     /// Room for a DNS name or multiaddr (253 bytes at most by RFC 1035, plus scheme and port); operators pay for theirs,
     /// but every node reads everybody's.
     uint256 private constant MAX_ENDPOINT_BYTES = 320;
@@ -33,237 +40,230 @@ contract OperatorRegistry is EpochTables, EIP712 {
 
     // --- storage -----------------------------------------------------------------------------------------------------
 
-    /// What moves, in one slot. `seat` is the attester's position plus one, 0 for who has none.
+    /// One slot, written once at registration. `position` is the one in `_listed`, `page` the number of a ProfilePage.
+    /// Nobody can afford to overflow `pendingSlashes`, `position` or `page`: each step costs 50,000 gas or more.
     struct Account {
         uint96 stake;
-        uint64 withdrawableAt;
-        uint32 firstFreeEpoch;
+        uint40 withdrawableAt;
         uint32 pendingSlashes;
+        uint32 position;
+        uint32 page;
         uint8 roles;
-        uint8 seat;
         bool isWithdrawn;
     }
 
-    /// What is read off chain. `keyPage` holds the negated vote key.
-    struct Profile {
-        address keyPage;
-        uint64 position;
-        bytes32 peerKey;
-        string p2pAddress;
-        string gatewayUrl;
+    /// What most operators do without: an owner of another address (zero: the operator itself), and the epoch whose
+    /// table may still count who left (zero: none).
+    struct Exception {
+        address owner;
+        uint32 leftEpoch;
+    }
+
+    struct Totals {
+        uint128 stake;
+        uint32 operators;
+        uint32 pages;
     }
 
     /// @inheritdoc IOperatorRegistry
+    IEpochTables public immutable tables;
+    /// @inheritdoc IOperatorSource
+    address public immutable stakeToken;
+    /// @inheritdoc IOperatorRegistry
     uint256 public immutable minimumStake;
     /// @inheritdoc IOperatorRegistry
+    uint256 public immutable powerUnit;
+    /// @inheritdoc IOperatorSource
     uint64 public immutable unbondingSeconds;
-    /// @inheritdoc IOperatorRegistry
-    address public immutable vault;
     address private immutable _deployer;
 
     /// @inheritdoc IOperatorRegistry
-    address public center;
+    address public court;
     /// @inheritdoc IOperatorRegistry
-    uint256 public totalStake;
-    /// @inheritdoc IOperatorRegistry
-    uint256 public vaultBalance;
+    address public allowlistSigner;
 
-    address[] private _operators;
-    address[] private _attesters;
+    Totals private _totals;
+    /// Page numbers of everybody who registered and has not withdrawn, eight to a slot; how many is in `_totals`.
+    uint32[4_294_967_296] private _listed;
     mapping(address operator => Account) private _accounts;
-    mapping(address operator => Profile) private _profiles;
-    mapping(bytes32 keyHash => bool) private _isVoteKeyTaken;
+    mapping(address operator => Exception) private _exceptions;
+    /// Zero: the owner.
+    mapping(address operator => address) private _receivers;
     mapping(bytes32 peerKey => bool) private _isPeerKeyTaken;
+    /// One bit a nonce.
+    mapping(address signer => mapping(uint256 word => uint256)) private _usedAllowances;
 
-    // --- constructor -------------------------------------------------------------------------------------------------
+    // --- constructor, court ------------------------------------------------------------------------------------------
 
-    constructor(uint256 minimumStake_, uint64 unbondingSeconds_, uint64 epochSeconds_, address vault_)
-        EIP712("ProofOfInference", "1")
-        EpochTables(epochSeconds_)
-    {
-        _requireWithin("minimumStake", minimumStake_, POWER_UNIT, MAX_STAKE);
+    constructor(
+        IEpochTables tables_,
+        address stakeToken_,
+        uint256 minimumStake_,
+        uint256 powerUnit_,
+        uint64 unbondingSeconds_,
+        address owner_,
+        uint64 changeDelay_
+    ) Governed(owner_, changeDelay_) EIP712("ProofOfInference", "1") {
+        if (address(tables_).code.length == 0) {
+            revert InvalidSetting("tables", uint160(address(tables_)));
+        }
+        if (stakeToken_ != address(0) && stakeToken_.code.length == 0) {
+            revert InvalidSetting("stakeToken", uint160(stakeToken_));
+        }
+        _requireWithin("powerUnit", powerUnit_, 1, MAX_STAKE);
+        // A stake that is enough to vote is worth a vote.
+        _requireWithin("minimumStake", minimumStake_, powerUnit_, MAX_STAKE);
         _requireWithin("unbondingSeconds", unbondingSeconds_, 1, MAX_UNBONDING_SECONDS);
-        _requireWithin("vault", uint160(vault_), 1, type(uint160).max);
+        tables = tables_;
+        stakeToken = stakeToken_;
         minimumStake = minimumStake_;
+        powerUnit = powerUnit_;
         unbondingSeconds = unbondingSeconds_;
-        vault = vault_;
         _deployer = msg.sender;
     }
 
     /// @inheritdoc IOperatorRegistry
-    function setCenter(address center_) external {
+    function setCourt(address court_) external {
         if (msg.sender != _deployer) revert OnlyDeployer(msg.sender);
-        if (center != address(0)) revert CenterAlreadySet(center);
-        IAttestationCenter candidate = IAttestationCenter(center_);
-        // A longer dispute than the exit would let the rejected walk away first.
-        if (address(candidate.registry()) != address(this) || candidate.disputeWindow() > unbondingSeconds) {
-            revert InvalidCenter(center_);
+        if (court != address(0)) revert CourtAlreadySet(court);
+        if (court_.code.length == 0) revert InvalidCourt(court_);
+        ISlashingCourt candidate = ISlashingCourt(court_);
+        // A longer dispute than the exit would let the offender walk away first.
+        if (address(candidate.operators()) != address(this) || candidate.longestDispute() > unbondingSeconds) {
+            revert InvalidCourt(court_);
         }
-        center = center_;
-        emit CenterSet(center_);
+        court = court_;
+        emit CourtSet(court_);
     }
 
     // --- joining -----------------------------------------------------------------------------------------------------
 
     /// @inheritdoc IOperatorRegistry
-    function register(
-        uint8 roles,
-        bytes calldata voteKey,
-        bytes calldata possession,
-        bytes32 peerKey,
-        string calldata p2pAddress,
-        string calldata gatewayUrl
-    ) external payable {
+    function register(Registration calldata registration) external payable nonReentrant {
+        _requireNotPaused();
         // Who stakes has to know what may slash it: that is final before the first stake.
-        if (center == address(0)) revert CenterNotSet();
-        Account storage account = _accounts[msg.sender];
-        if (account.roles != 0) revert AlreadyRegistered(msg.sender);
-        if (roles == 0 || roles > ALL_ROLES) revert InvalidRoles(roles);
-        if (msg.value < minimumStake) revert StakeTooSmall(msg.value, minimumStake);
-        if (peerKey == 0) revert InvalidPeerKey();
-        if (_isPeerKeyTaken[peerKey]) revert PeerKeyTaken(peerKey);
-        _isPeerKeyTaken[peerKey] = true;
-        account.roles = roles;
-        _credit(account, msg.value);
-        if (roles & ATTESTER != 0) _takeSeat(account);
+        if (court == address(0)) revert CourtNotSet();
+        address operator = registration.operator == address(0) ? msg.sender : registration.operator;
+        if (_accounts[operator].roles != 0) revert AlreadyRegistered(operator);
+        _requireConsent(operator, registration.consent);
+        _useAllowance(operator, registration.allowance);
+        _requireRoles(registration);
+        _takePeerKey(registration.peerKey);
 
-        Profile storage profile = _profiles[msg.sender];
-        profile.peerKey = peerKey;
-        profile.position = uint64(_operators.length);
-        _operators.push(msg.sender);
-        _setEndpoints(profile, p2pAddress, gatewayUrl);
-        if (roles & ATTESTER != 0 || voteKey.length != 0 || possession.length != 0) {
-            profile.keyPage = _admitVoteKey(voteKey, possession);
-        }
-        emit OperatorRegistered(msg.sender, roles, msg.value, voteKey, peerKey, p2pAddress, gatewayUrl);
+        uint256 stake = Currency.take(stakeToken, registration.stake);
+        if (stake < minimumStake) revert StakeTooSmall(stake, minimumStake);
+        _requireAtMost(stake);
+        _enlist(operator, stake, registration);
+        if (registration.roles & ATTESTER == 0) return;
+        tables.seat(operator, msg.sender, registration.voteKey, registration.possession, _powerOf(stake));
     }
 
     /// @inheritdoc IOperatorRegistry
-    function updateEndpoints(string calldata p2pAddress, string calldata gatewayUrl) external {
-        _requireStaying(_accounts[msg.sender]);
-        _setEndpoints(_profiles[msg.sender], p2pAddress, gatewayUrl);
-        emit EndpointsUpdated(msg.sender, p2pAddress, gatewayUrl);
+    function addStake(address operator, uint256 amount) external payable nonReentrant {
+        Account storage account = _stayingAccount(operator);
+        uint256 received = Currency.take(stakeToken, amount);
+        uint256 stake = account.stake + received;
+        _requireAtMost(stake);
+        emit StakeAdded(operator, received, stake);
+        _setStake(operator, account, stake, false);
+    }
+
+    // --- changing ----------------------------------------------------------------------------------------------------
+
+    /// @inheritdoc IOperatorRegistry
+    function updateEndpoints(address operator, string calldata p2pAddress, string calldata gatewayUrl) external {
+        Account storage account = _stayingAccount(operator);
+        _requireOwnerOrOperator(operator);
+        (bytes32 peerKey,,) = ProfilePage.read(account.page);
+        uint32 page = ++_totals.pages;
+        account.page = page;
+        _listed[account.position] = page;
+        emit EndpointsUpdated(operator, p2pAddress, gatewayUrl);
+        _writeProfile(page, operator, peerKey, p2pAddress, gatewayUrl);
     }
 
     /// @inheritdoc IOperatorRegistry
-    function addStake() external payable {
-        Account storage account = _accounts[msg.sender];
-        _requireStaying(account);
-        _credit(account, msg.value);
-        emit StakeAdded(msg.sender, msg.value, account.stake);
+    function rotateVoteKey(address operator, bytes calldata voteKey, bytes calldata possession) external {
+        _stayingAccount(operator);
+        _requireOwnerOrOperator(operator);
+        tables.rotateKey(operator, voteKey, possession);
+    }
+
+    /// @inheritdoc IOperatorRegistry
+    function setRewardsReceiver(address operator, address receiver) external {
+        address owner_ = _requireOwner(operator);
+        _setReceiver(operator, owner_, receiver);
+        emit RewardsReceiverChanged(operator, receiver == address(0) ? owner_ : receiver);
     }
 
     // --- leaving -----------------------------------------------------------------------------------------------------
 
     /// @inheritdoc IOperatorRegistry
-    function leave() external {
-        Account storage account = _accounts[msg.sender];
-        _requireStaying(account);
+    function leave(address operator) external {
+        Account storage account = _stayingAccount(operator);
+        _requireOwner(operator);
         uint64 withdrawableAt = uint64(block.timestamp) + unbondingSeconds;
-        account.withdrawableAt = withdrawableAt;
-        if (account.seat != 0) _giveUpSeat(account);
-        emit OperatorLeft(msg.sender, withdrawableAt);
+        account.withdrawableAt = uint40(withdrawableAt);
+        emit OperatorLeft(operator, withdrawableAt);
+        if (account.roles & ATTESTER == 0) return;
+        // The current table may count it; the next one will not. Zero before the first roll.
+        uint32 epoch = tables.currentEpoch();
+        if (epoch != 0) _exceptions[operator].leftEpoch = epoch;
+        tables.unseat(operator);
     }
 
     /// @inheritdoc IOperatorRegistry
-    function withdraw() external {
-        Account storage account = _accounts[msg.sender];
-        if (account.roles == 0) revert NotRegistered(msg.sender);
-        if (account.withdrawableAt == 0) revert NotLeft(msg.sender);
-        if (account.isWithdrawn) revert AlreadyWithdrawn(msg.sender);
-        if (block.timestamp < account.withdrawableAt) revert StillBonded(msg.sender, account.withdrawableAt);
-        if (currentEpoch() < account.firstFreeEpoch) revert StillInTable(msg.sender, account.firstFreeEpoch);
-        if (account.pendingSlashes != 0) revert SlashPending(msg.sender, account.pendingSlashes);
-
+    function withdraw(address operator) external nonReentrant {
+        address owner_ = _requireOwner(operator);
+        Account storage account = _accounts[operator];
+        _requireWithdrawable(operator, account);
         uint256 amount = account.stake;
-        account.stake = 0;
+        _setStake(operator, account, 0, false);
         account.isWithdrawn = true;
-        totalStake -= amount;
-        _unlist(msg.sender);
-        emit StakeWithdrawn(msg.sender, amount);
-        _pay(msg.sender, amount);
-    }
-
-    // --- epochs ------------------------------------------------------------------------------------------------------
-
-    /// @inheritdoc EpochTables
-    function _activeAttesters() internal view override returns (address[] memory members, uint64[] memory powers) {
-        uint256 seats = _attesters.length;
-        (members, powers) = (new address[](seats), new uint64[](seats));
-        uint256 count = 0;
-        for (uint256 seat = 0; seat < seats; ++seat) {
-            Account storage account = _accounts[_attesters[seat]];
-            // Who fell below the minimum by a slash sits but has no vote.
-            if (!_isActive(account)) continue;
-            members[count] = _attesters[seat];
-            powers[count] = uint64(account.stake / POWER_UNIT);
-            ++count;
-        }
-        assembly ("memory-safe") {
-            mstore(members, count)
-            mstore(powers, count)
-        }
-    }
-
-    /// @inheritdoc EpochTables
-    function _keyPageOf(address operator) internal view override returns (address) {
-        return _profiles[operator].keyPage;
+        _unlist(account.position);
+        emit StakeWithdrawn(operator, owner_, amount);
+        // Some tokens refuse to move nothing, and who was slashed of everything leaves too.
+        if (amount != 0) Currency.pay(stakeToken, owner_, amount);
     }
 
     // --- slashing ----------------------------------------------------------------------------------------------------
 
-    /// @inheritdoc IOperatorRegistry
-    function queueSlash(address operator) external {
-        if (msg.sender != center) revert OnlyCenter(msg.sender);
-        ++_accounts[operator].pendingSlashes;
+    /// @inheritdoc IOperatorSource
+    function holdExit(address operator) external {
+        ++_slashableAccount(operator).pendingSlashes;
     }
 
-    /// @inheritdoc IOperatorRegistry
-    function slash(address operator, uint256 wad) external returns (uint256 amount) {
-        if (msg.sender != center) revert OnlyCenter(msg.sender);
-        Account storage account = _accounts[operator];
+    /// @inheritdoc IOperatorSource
+    function releaseExit(address operator) external {
+        --_slashableAccount(operator).pendingSlashes;
+    }
+
+    /// @inheritdoc IOperatorSource
+    function slash(address operator, uint256 wad) external nonReentrant returns (uint256 amount) {
+        Account storage account = _slashableAccount(operator);
         --account.pendingSlashes;
-        amount = uint256(account.stake) * wad / 1e18;
-        account.stake -= uint96(amount);
-        totalStake -= amount;
-        vaultBalance += amount;
-        emit OperatorSlashed(operator, amount, account.stake);
-    }
-
-    /// @inheritdoc IOperatorRegistry
-    function withdrawVault() external {
-        if (msg.sender != vault) revert OnlyVault(msg.sender);
-        uint256 amount = vaultBalance;
-        vaultBalance = 0;
-        emit VaultWithdrawn(amount);
-        _pay(vault, amount);
+        amount = account.stake * wad / WAD;
+        uint256 stake = account.stake - amount;
+        emit OperatorSlashed(operator, amount, stake);
+        _setStake(operator, account, stake, true);
+        if (amount != 0) Currency.pay(stakeToken, msg.sender, amount);
     }
 
     // --- reading -----------------------------------------------------------------------------------------------------
 
     /// @inheritdoc IOperatorRegistry
-    function operators() external view returns (Operator[] memory) {
-        return operatorsFrom(0, _operators.length);
-    }
-
-    /// @inheritdoc IOperatorRegistry
-    function operatorsFrom(uint256 from, uint256 limit) public view returns (Operator[] memory list) {
-        uint256 count = _operators.length;
+    function operatorsFrom(uint256 from, uint256 limit) external view returns (Operator[] memory list) {
+        uint256 count = _totals.operators;
         uint256 rest = from < count ? count - from : 0;
         list = new Operator[](limit < rest ? limit : rest);
         for (uint256 i = 0; i < list.length; ++i) {
-            list[i] = _describe(_operators[from + i]);
+            list[i] = _describe(ProfilePage.operatorOf(_listed[from + i]));
         }
     }
 
     /// @inheritdoc IOperatorRegistry
     function operatorCount() external view returns (uint256) {
-        return _operators.length;
-    }
-
-    /// @inheritdoc IOperatorRegistry
-    function operatorAt(uint256 position) external view returns (Operator memory) {
-        return _describe(_operators[position]);
+        return _totals.operators;
     }
 
     /// @inheritdoc IOperatorRegistry
@@ -272,14 +272,31 @@ contract OperatorRegistry is EpochTables, EIP712 {
         return _describe(operator);
     }
 
-    /// @inheritdoc IOperatorRegistry
+    /// @inheritdoc IOperatorSource
     function rolesOf(address operator) external view returns (uint8) {
         return _accounts[operator].roles;
     }
 
+    /// @inheritdoc IOperatorSource
+    function rewardsReceiverOf(address operator) public view returns (address) {
+        if (_accounts[operator].roles == 0) return address(0);
+        address receiver = _receivers[operator];
+        return receiver == address(0) ? _ownerOf(operator) : receiver;
+    }
+
     /// @inheritdoc IOperatorRegistry
-    function possessionDigest(address operator, bytes32 keyHash) public view returns (bytes32) {
-        return _hashTypedDataV4(Digests.hashKeyPossession(operator, keyHash));
+    function totalStake() external view returns (uint256) {
+        return _totals.stake;
+    }
+
+    /// @inheritdoc IOperatorRegistry
+    function consentDigest(address operator, address owner_) public view returns (bytes32) {
+        return _hashTypedDataV4(Digests.hashConsent(operator, owner_));
+    }
+
+    /// @inheritdoc IOperatorRegistry
+    function allowanceDigest(address operator, uint256 nonce, uint64 expiry) public view returns (bytes32) {
+        return _hashTypedDataV4(Digests.hashAllowance(operator, nonce, expiry));
     }
 
     /// @inheritdoc IOperatorRegistry
@@ -287,90 +304,195 @@ contract OperatorRegistry is EpochTables, EIP712 {
         return _domainSeparatorV4();
     }
 
-    // --- inside ------------------------------------------------------------------------------------------------------
+    // --- settings ----------------------------------------------------------------------------------------------------
 
-    function _admitVoteKey(bytes calldata voteKey, bytes calldata possession) private returns (address keyPage) {
-        VoteKey.requireLengths(voteKey, possession);
-        bytes32 keyHash = keccak256(voteKey);
-        if (_isVoteKeyTaken[keyHash]) revert VoteKeyTaken(keyHash);
-        _isVoteKeyTaken[keyHash] = true;
-        VoteKey.requirePossession(voteKey, possession, possessionDigest(msg.sender, keyHash), msg.sender, keyHash);
-        return VoteKey.write(voteKey);
+    /// @inheritdoc Governed
+    function _isAllowed(bytes32 name, uint256 subject, uint256 value) internal pure override returns (bool) {
+        if (name != ALLOWLIST_SIGNER) revert UnknownChange(name);
+        return subject == 0 && value <= type(uint160).max;
     }
 
-    function _takeSeat(Account storage account) private {
-        if (_attesters.length == OperatorTable.MAX_ATTESTERS) revert TooManyAttesters(OperatorTable.MAX_ATTESTERS);
-        _attesters.push(msg.sender);
-        account.seat = uint8(_attesters.length);
+    /// @inheritdoc Governed
+    function _change(bytes32, uint256, uint256 value) internal override {
+        allowlistSigner = address(uint160(value));
     }
 
-    /// @dev The last attester moves to the empty seat. The current and the previous table still count the leaver.
-    function _giveUpSeat(Account storage account) private {
-        uint256 position = account.seat - 1;
-        address last = _attesters[_attesters.length - 1];
-        _attesters[position] = last;
-        _accounts[last].seat = account.seat;
-        _attesters.pop();
-        account.seat = 0;
-        uint32 epoch = currentEpoch();
-        if (epoch != 0) account.firstFreeEpoch = epoch + 2;
+    // --- inside: joining ---------------------------------------------------------------------------------------------
+
+    function _requireConsent(address operator, bytes calldata consent) private view {
+        if (operator == msg.sender) return;
+        if (!_isSignedBy(operator, consentDigest(operator, msg.sender), consent)) {
+            revert InvalidConsent(operator, msg.sender);
+        }
     }
 
-    function _unlist(address operator) private {
-        uint64 position = _profiles[operator].position;
-        address last = _operators[_operators.length - 1];
-        _operators[position] = last;
-        _profiles[last].position = position;
-        _operators.pop();
+    function _useAllowance(address operator, Allowance calldata allowance) private {
+        address signer = allowlistSigner;
+        if (signer == address(0)) return;
+        if (block.timestamp > allowance.expiry) revert AllowanceExpired(allowance.expiry);
+        mapping(uint256 => uint256) storage used = _usedAllowances[signer];
+        (uint256 word, uint256 bit) = (allowance.nonce >> 8, 1 << (allowance.nonce & 0xff));
+        if (used[word] & bit != 0) revert AllowanceUsed(allowance.nonce);
+        used[word] |= bit;
+        bytes32 digest = allowanceDigest(operator, allowance.nonce, allowance.expiry);
+        if (!_isSignedBy(signer, digest, allowance.signature)) revert InvalidAllowance(operator);
     }
 
-    function _credit(Account storage account, uint256 amount) private {
-        uint256 stake = account.stake + amount;
-        if (stake > MAX_STAKE) revert StakeTooLarge(stake, MAX_STAKE);
+    /// @dev The key first: an account that runs a contract's code (EIP-7702) has one all the same.
+    function _isSignedBy(address signer, bytes32 digest, bytes calldata signature) private view returns (bool) {
+        (address recovered, ECDSA.RecoverError problem,) = ECDSA.tryRecoverCalldata(digest, signature);
+        if (problem == ECDSA.RecoverError.NoError && recovered == signer) return true;
+        return SignatureChecker.isValidERC1271SignatureNowCalldata(signer, digest, signature);
+    }
+
+    function _requireRoles(Registration calldata registration) private pure {
+        uint8 roles = registration.roles;
+        if (roles == 0 || roles > ALL_ROLES) revert InvalidRoles(roles);
+        // Nobody would check it.
+        bool hasKey = registration.voteKey.length != 0 || registration.possession.length != 0;
+        if (hasKey && roles & ATTESTER == 0) revert UnexpectedVoteKey();
+    }
+
+    function _takePeerKey(bytes32 peerKey) private {
+        if (peerKey == 0) revert InvalidPeerKey();
+        if (_isPeerKeyTaken[peerKey]) revert PeerKeyTaken(peerKey);
+        _isPeerKeyTaken[peerKey] = true;
+    }
+
+    function _enlist(address operator, uint256 stake, Registration calldata registration) private {
+        Totals memory totals = _totals;
+        uint32 position = totals.operators;
+        uint32 page = totals.pages + 1;
+        _totals = Totals(totals.stake + uint128(stake), position + 1, page);
+        _listed[position] = page;
+        Account storage account = _accounts[operator];
         account.stake = uint96(stake);
-        totalStake += amount;
+        account.position = position;
+        account.page = page;
+        account.roles = registration.roles;
+        if (operator != msg.sender) _exceptions[operator].owner = msg.sender;
+        emit OperatorRegistered(
+            operator,
+            msg.sender,
+            registration.roles,
+            stake,
+            registration.peerKey,
+            registration.p2pAddress,
+            registration.gatewayUrl
+        );
+        address receiver = registration.rewardsReceiver;
+        if (receiver != address(0) && receiver != msg.sender) {
+            _receivers[operator] = receiver;
+            emit RewardsReceiverChanged(operator, receiver);
+        }
+        _writeProfile(page, operator, registration.peerKey, registration.p2pAddress, registration.gatewayUrl);
     }
 
-    function _setEndpoints(Profile storage profile, string calldata p2pAddress, string calldata gatewayUrl) private {
+    function _writeProfile(
+        uint32 page,
+        address operator,
+        bytes32 peerKey,
+        string calldata p2pAddress,
+        string calldata gatewayUrl
+    ) private {
         uint256 longest = bytes(p2pAddress).length;
         if (bytes(gatewayUrl).length > longest) longest = bytes(gatewayUrl).length;
         if (longest > MAX_ENDPOINT_BYTES) revert EndpointTooLong(longest, MAX_ENDPOINT_BYTES);
-        profile.p2pAddress = p2pAddress;
-        profile.gatewayUrl = gatewayUrl;
+        ProfilePage.write(page, operator, peerKey, p2pAddress, gatewayUrl);
     }
 
-    function _describe(address operator) private view returns (Operator memory) {
-        Account storage account = _accounts[operator];
-        Profile storage profile = _profiles[operator];
-        return Operator({
-            operator: operator,
-            roles: account.roles,
-            isActive: _isActive(account),
-            withdrawableAt: account.withdrawableAt,
-            stake: account.stake,
-            peerKey: profile.peerKey,
-            voteKey: profile.keyPage == address(0) ? bytes("") : OperatorTable.readKey(profile.keyPage, 0),
-            p2pAddress: profile.p2pAddress,
-            gatewayUrl: profile.gatewayUrl
-        });
+    // --- inside: stake -----------------------------------------------------------------------------------------------
+
+    /// @dev Tells the tables, if the operator sits there and its power is another.
+    function _setStake(address operator, Account storage account, uint256 stake, bool mayRollNow) private {
+        uint256 before = account.stake;
+        account.stake = uint96(stake);
+        _totals.stake = uint128(_totals.stake + stake - before);
+        if (account.roles & ATTESTER == 0 || account.withdrawableAt != 0) return;
+        uint32 power = _powerOf(stake);
+        if (power != _powerOf(before)) tables.setPower(operator, power, mayRollNow);
     }
 
-    function _isActive(Account storage account) private view returns (bool) {
-        return account.roles != 0 && account.withdrawableAt == 0 && account.stake >= minimumStake;
+    function _powerOf(uint256 stake) private view returns (uint32) {
+        if (stake < minimumStake) return 0;
+        uint256 power = stake / powerUnit;
+        return uint32(power < MAX_POWER ? power : MAX_POWER);
     }
 
-    function _requireStaying(Account storage account) private view {
-        if (account.roles == 0) revert NotRegistered(msg.sender);
-        if (account.withdrawableAt != 0) revert AlreadyLeft(msg.sender);
+    function _requireAtMost(uint256 stake) private pure {
+        if (stake > MAX_STAKE) revert StakeTooLarge(stake, MAX_STAKE);
+    }
+
+    function _requireWithdrawable(address operator, Account storage account) private view {
+        uint64 withdrawableAt = account.withdrawableAt;
+        if (withdrawableAt == 0) revert NotLeft(operator);
+        if (account.isWithdrawn) revert AlreadyWithdrawn(operator);
+        if (block.timestamp < withdrawableAt) revert StillBonded(operator, withdrawableAt);
+        uint32 epoch = _exceptions[operator].leftEpoch;
+        if (epoch != 0 && !tables.isExpired(epoch)) revert StillInTable(operator, epoch);
+        if (account.pendingSlashes != 0) revert SlashPending(operator, account.pendingSlashes);
+    }
+
+    /// @dev The last in the list takes the empty place.
+    function _unlist(uint32 position) private {
+        uint32 last = _totals.operators - 1;
+        _totals.operators = last;
+        if (position != last) {
+            uint32 page = _listed[last];
+            _listed[position] = page;
+            _accounts[ProfilePage.operatorOf(page)].position = position;
+        }
+        delete _listed[last];
+    }
+
+    // --- inside: accounts --------------------------------------------------------------------------------------------
+
+    function _stayingAccount(address operator) private view returns (Account storage account) {
+        account = _accounts[operator];
+        if (account.roles == 0) revert NotRegistered(operator);
+        if (account.withdrawableAt != 0) revert AlreadyLeft(operator);
+    }
+
+    /// @dev For the court alone.
+    function _slashableAccount(address operator) private view returns (Account storage account) {
+        if (msg.sender != court) revert OnlyCourt(msg.sender);
+        account = _accounts[operator];
+        if (account.roles == 0) revert NotRegistered(operator);
+    }
+
+    function _requireOwner(address operator) private view returns (address owner_) {
+        if (_accounts[operator].roles == 0) revert NotRegistered(operator);
+        owner_ = _ownerOf(operator);
+        if (msg.sender != owner_) revert OnlyOwner(msg.sender, owner_);
+    }
+
+    function _requireOwnerOrOperator(address operator) private view {
+        if (msg.sender != operator) _requireOwner(operator);
+    }
+
+    function _ownerOf(address operator) private view returns (address) {
+        address other = _exceptions[operator].owner;
+        return other == address(0) ? operator : other;
+    }
+
+    function _setReceiver(address operator, address owner_, address receiver) private {
+        _receivers[operator] = receiver == owner_ ? address(0) : receiver;
+    }
+
+    function _describe(address operator) private view returns (Operator memory described) {
+        Account memory account = _accounts[operator];
+        described.operator = operator;
+        described.owner = _ownerOf(operator);
+        described.rewardsReceiver = rewardsReceiverOf(operator);
+        described.roles = account.roles;
+        described.isActive = account.withdrawableAt == 0 && account.stake >= minimumStake;
+        described.withdrawableAt = account.withdrawableAt;
+        described.stake = account.stake;
+        if (account.roles & ATTESTER != 0) described.voteKey = tables.voteKeyOf(operator);
+        (described.peerKey, described.p2pAddress, described.gatewayUrl) = ProfilePage.read(account.page);
     }
 
     function _requireWithin(string memory name, uint256 value, uint256 smallest, uint256 largest) private pure {
         if (value < smallest || value > largest) revert InvalidSetting(name, value);
-    }
-
-    /// @dev Last in its function, after all state is written.
-    function _pay(address to, uint256 amount) private {
-        (bool isPaid,) = to.call{value: amount}("");
-        if (!isPaid) revert TransferFailed(to, amount);
     }
 }

@@ -19,14 +19,23 @@ interface Vm {
     function stopPrank() external;
     function deal(address account, uint256 balance) external;
     function warp(uint256 timestamp) external;
+    function roll(uint256 blockNumber) external;
     function cool(address account) external;
+    function etch(address account, bytes calldata code) external;
+    function setNonce(address account, uint64 nonce) external;
     function mockCall(address callee, bytes calldata data, bytes calldata answer) external;
+    function mockCallRevert(address callee, bytes calldata data, bytes calldata answer) external;
     function clearMockedCalls() external;
+    function chainId(uint256 id) external;
+    function load(address account, bytes32 slot) external view returns (bytes32 word);
+    function store(address account, bytes32 slot, bytes32 word) external;
 
     function expectRevert() external;
     function expectRevert(bytes calldata data) external;
     function expectPartialRevert(bytes4 selector) external;
     function expectEmit(address emitter) external;
+    function recordLogs() external;
+    function getRecordedLogs() external returns (Log[] memory);
 
     function snapshotState() external returns (uint256 id);
     function revertToState(uint256 id) external returns (bool done);

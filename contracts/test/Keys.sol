@@ -7,6 +7,7 @@ import {BLS12381} from "../src/libraries/BLS12381.sol";
 /// @notice The signature by the sum of some secrets is the sum of their signatures, so an aggregate is one call.
 library Keys {
     uint256 internal constant ORDER = 0x73eda753299d7d483339d80809a1d80553bda402fffe5bfeffffffff00000001;
+    address private constant G1_ADD = address(0x0b);
     address private constant G1_MULTIPLY = address(0x0c);
     address private constant G2_MULTIPLY = address(0x0e);
 
@@ -30,6 +31,21 @@ library Keys {
         assembly ("memory-safe") {
             mcopy(target, add(source, 16), 48)
             mcopy(add(target, 48), add(source, 80), 48)
+        }
+    }
+
+    /// @dev The sum of two packed G1 points.
+    function add(bytes memory left, bytes memory right) internal view returns (bytes memory packed) {
+        bytes memory input = new bytes(256);
+        for (uint256 i = 0; i < 48; ++i) {
+            (input[16 + i], input[80 + i]) = (left[i], left[48 + i]);
+            (input[144 + i], input[208 + i]) = (right[i], right[48 + i]);
+        }
+        (bool done, bytes memory sum) = G1_ADD.staticcall(input);
+        require(done && sum.length == 128, "addition precompile");
+        packed = new bytes(96);
+        for (uint256 i = 0; i < 48; ++i) {
+            (packed[i], packed[48 + i]) = (sum[16 + i], sum[80 + i]);
         }
     }
 

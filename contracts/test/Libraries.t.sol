@@ -9,6 +9,12 @@ import {Keys} from "./Keys.sol";
 /// @notice The curve's laws and the pages' edges; fixed values are in Vectors.t.sol.
 contract LibrariesTest is Base {
     bytes32 private constant TAG = BLS12381.SIGNATURE_TAG;
+    bytes private constant PRIME =
+        hex"1a0111ea397fe69a4b1ba7b6434bacd764774b84f38512bf6730d2a0f6b0f6241eabfffeb153ffffb9feffffffffaaab";
+    uint256 private constant PRIME_HIGH = 0x1a0111ea397fe69a4b1ba7b6434bacd7;
+    uint256 private constant PRIME_LOW = 0x64774b84f38512bf6730d2a0f6b0f6241eabfffeb153ffffb9feffffffffaaab;
+    /// (2^512 - 1) / p
+    uint256 private constant MOST_FACTOR = 0x9d835d2f3cc9e45ce28101b0cc7a6ba29;
 
     function _position(bytes memory data) private pure returns (uint256 position) {
         assembly ("memory-safe") {
@@ -52,7 +58,7 @@ contract LibrariesTest is Base {
         view
         returns (bool isWellFormed, bool isOne)
     {
-        bytes memory input = new bytes(768 + 512);
+        bytes memory input = new bytes(768 + 384);
         uint256 position = _position(input);
         uint256 signatureAt;
         uint256 keyAt;
@@ -85,6 +91,46 @@ contract LibrariesTest is Base {
         (bool isWellFormed, bool isOne) = this.isSigned(signature, key, message, tag);
         assertTrue(isWellFormed, "well-formed");
         return isOne;
+    }
+
+    /// @dev Whether the contract's arithmetic takes `number` modulo p as MODEXP does.
+    function checkReduced(uint256 high, uint256 low) private view {
+        bytes memory number = abi.encode(high, low);
+        bytes memory input = abi.encodePacked(abi.encode(64, 1, 48, high, low), hex"01", PRIME);
+        (bool done, bytes memory expected) = address(0x05).staticcall(input);
+        assertTrue(done && expected.length == 48, "MODEXP");
+        BLS12381.reduce(_position(number));
+        assertEq(number, abi.encodePacked(bytes16(0), expected), "modulo p");
+    }
+
+    function testFuzz_reduce_IsModuloP(uint256 high, uint256 low) public view {
+        checkReduced(high, low);
+    }
+
+    /// @dev Around multiples of p, where an estimated quotient goes wrong if it does.
+    function testFuzz_reduce_HoldsAroundMultiples(uint256 factor, uint256 distance) public view {
+        factor = bound(factor, 0, MOST_FACTOR);
+        distance = bound(distance, 0, 3);
+        uint256 low;
+        uint256 folded = mulmod(factor, PRIME_LOW, type(uint256).max);
+        uint256 high = factor * PRIME_HIGH;
+        unchecked {
+            low = factor * PRIME_LOW;
+            high += folded - low - (folded < low ? 1 : 0);
+            checkReduced(high, low);
+            checkReduced(high + (low + distance < low ? 1 : 0), low + distance);
+            if (factor != 0) checkReduced(high - (low < distance ? 1 : 0), low - distance);
+        }
+    }
+
+    function test_reduce_HoldsAtTheEnds() public view {
+        checkReduced(0, 0);
+        checkReduced(type(uint256).max, type(uint256).max);
+        checkReduced(PRIME_HIGH, PRIME_LOW);
+        checkReduced(PRIME_HIGH, PRIME_LOW - 1);
+        checkReduced(PRIME_HIGH, PRIME_LOW + 1);
+        checkReduced(PRIME_HIGH + 1, 0);
+        checkReduced(PRIME_HIGH - 1, type(uint256).max);
     }
 
     function test_isPairingOne_TellsMalformedFromFalse() public view {

@@ -2,7 +2,9 @@
 pragma solidity ^0.8.28;
 
 import {IAttestationCenter} from "../src/interfaces/IAttestationCenter.sol";
+import {IEpochTables} from "../src/interfaces/IEpochTables.sol";
 import {IOperatorRegistry} from "../src/interfaces/IOperatorRegistry.sol";
+import {ISlashingCourt} from "../src/interfaces/ISlashingCourt.sol";
 import {BLS12381} from "../src/libraries/BLS12381.sol";
 import {Digests} from "../src/libraries/Digests.sol";
 import {Base} from "./Base.sol";
@@ -12,40 +14,68 @@ import {Base} from "./Base.sol";
 contract VectorsTest is Base {
     string private constant FOLDER = "../tests/vectors/";
 
+    IEpochTables private tables;
     IOperatorRegistry private registry;
     IAttestationCenter private center;
+    ISlashingCourt private court;
     string private json;
 
     function setUp() public {
         json = vm.readFile(string.concat(FOLDER, "certificate.json"));
-        vm.startPrank(vm.parseJsonAddress(json, ".deployer"));
-        registry = IOperatorRegistry(deploy("OperatorRegistry.sol:OperatorRegistry", _registryArguments()));
-        center = IAttestationCenter(deploy("AttestationCenter.sol:AttestationCenter", _centerArguments()));
-        registry.setCenter(address(center));
-        vm.stopPrank();
-        assertEq(address(registry), vm.parseJsonAddress(json, ".registry"), "registry");
-        assertEq(address(center), vm.parseJsonAddress(json, ".center"), "center");
         assertEq(block.chainid, _uint(".chainId"), "chain id");
-        _define();
+        vm.startPrank(_address(".deployer"));
+        _deploy();
+        vm.stopPrank();
+        tables.createAttesterSet(_attesterSet());
+        for (uint256 i = 0; _exists(".definitions", i); ++i) {
+            _define(_at(".definitions", i));
+        }
         for (uint256 i = 0; _exists(".operators", i); ++i) {
             _register(_at(".operators", i));
         }
-        registry.rollEpoch();
+        while (tables.rollEpoch() == 0) {}
+        tables.rollSet(tables.currentEpoch(), 1);
+    }
+
+    /// @dev In the order that gives the addresses to which every signature is bound.
+    function _deploy() private {
+        (address owner, uint256 delay) = (_address(".settings.owner"), _uint(".settings.changeDelay"));
+        tables = IEpochTables(deploy("EpochTables.sol:EpochTables", _tablesArguments()));
+        bytes memory arguments = _registryArguments(owner, delay);
+        registry = IOperatorRegistry(deploy("OperatorRegistry.sol:OperatorRegistry", arguments));
+        arguments = abi.encode(tables, registry, owner, delay);
+        center = IAttestationCenter(deploy("AttestationCenter.sol:AttestationCenter", arguments));
+        arguments = abi.encode(center, address(0), _uint(".settings.refundDelay"), owner, delay);
+        address escrow = deploy("TaskEscrow.sol:TaskEscrow", arguments);
+        court = ISlashingCourt(deploy("SlashingCourt.sol:SlashingCourt", _courtArguments(owner, delay)));
+        tables.setSource(address(registry));
+        registry.setCourt(address(court));
+        center.setCourt(address(court));
+        assertEq(address(tables), _address(".tables"), "tables");
+        assertEq(address(registry), _address(".registry"), "registry");
+        assertEq(address(center), _address(".center"), "center");
+        assertEq(escrow, _address(".escrow"), "escrow");
+        assertEq(address(court), _address(".court"), "court");
     }
 
     // --- certificate.json --------------------------------------------------------------------------------------------
 
-    function test_TheTableIsTheOneThatPythonExpects() public view {
-        uint32 epoch = registry.currentEpoch();
-        assertEq(epoch, _uint(".epoch"), "epoch");
-        (address[] memory members, bytes[] memory keys, uint64[] memory powers) = registry.tableOf(epoch);
+    function test_TheTablesAreThoseThatPythonExpects() public view {
+        assertEq(tables.currentEpoch(), _uint(".epoch"), "epoch");
+        _checkTable(0, ".table");
+        _checkTable(1, ".setTable");
+    }
+
+    function _checkTable(uint32 set, string memory expected) private view {
+        (address[] memory members, bytes[] memory keys, uint64[] memory powers) =
+            tables.tableOf(tables.currentEpoch(), set);
         for (uint256 i = 0; i < members.length; ++i) {
-            string memory entry = _at(".table", i);
-            assertEq(members[i], vm.parseJsonAddress(json, string.concat(entry, ".operator")), "operator");
+            string memory entry = _at(expected, i);
+            assertEq(members[i], _address(string.concat(entry, ".operator")), "operator");
             assertEq(keys[i], _bytes(entry, ".voteKey"), "vote key");
             assertEq(powers[i], _uint(string.concat(entry, ".power")), "power");
         }
-        assertTrue(!_exists(".table", members.length), "the table has every entry");
+        assertTrue(members.length != 0 && !_exists(expected, members.length), "the table has every entry");
     }
 
     function test_EveryCertificateSettlesOrRevertsAsExpected() public {
@@ -81,6 +111,11 @@ contract VectorsTest is Base {
         assertEq(center.checkCertificate(info, details), infoHash, "checked");
         center.submitTask(info, details);
         assertEq(center.verdictOf(info.taskId), details.isApproved ? 1 : 2, "verdict");
+        bytes32 voters = vm.parseJsonBytes32(json, string.concat(entry, ".votersHash"));
+        IAttestationCenter.SettlementProof memory proof;
+        proof.aggregator = address(this);
+        address aggregator = center.requireSettled(info.taskId, infoHash, details.isApproved, voters, proof);
+        assertEq(aggregator, address(this), "settled by these voters");
     }
 
     function checkBatch(string memory entry) external {
@@ -132,8 +167,10 @@ contract VectorsTest is Base {
 
     function test_DigestsAreThoseOfEip712() public {
         json = vm.readFile(string.concat(FOLDER, "digests.json"));
-        assertEq(center.domainSeparator(), vm.parseJsonBytes32(json, ".centerDomainSeparator"), "center's domain");
+        assertEq(tables.domainSeparator(), vm.parseJsonBytes32(json, ".tablesDomainSeparator"), "tables' domain");
         assertEq(registry.domainSeparator(), vm.parseJsonBytes32(json, ".registryDomainSeparator"), "registry's domain");
+        assertEq(center.domainSeparator(), vm.parseJsonBytes32(json, ".centerDomainSeparator"), "center's domain");
+        assertEq(court.domainSeparator(), vm.parseJsonBytes32(json, ".courtDomainSeparator"), "court's domain");
         for (uint256 i = 0; _exists(".taskRequests", i); ++i) {
             string memory entry = _at(".taskRequests", i);
             assertEq(center.taskRequestHash(_request(entry)), _digest(entry), "task request");
@@ -155,8 +192,47 @@ contract VectorsTest is Base {
             string memory entry = _at(".possessions", i);
             address operator = vm.parseJsonAddress(json, string.concat(entry, ".operator"));
             bytes32 keyHash = vm.parseJsonBytes32(json, string.concat(entry, ".keyHash"));
-            assertEq(registry.possessionDigest(operator, keyHash), _digest(entry), "possession");
+            assertEq(tables.possessionDigest(operator, keyHash), _digest(entry), "possession");
         }
+    }
+
+    function test_DigestsOfRegistrationsAndSlashesAreThoseOfEip712() public {
+        json = vm.readFile(string.concat(FOLDER, "digests.json"));
+        uint256 count = 0;
+        for (uint256 i = 0; _exists(".promises", i); ++i) {
+            string memory entry = _at(".promises", i);
+            bytes32 taskId = vm.parseJsonBytes32(json, string.concat(entry, ".taskId"));
+            assertEq(center.promiseDigest(taskId), _digest(entry), "promise");
+            ++count;
+        }
+        for (uint256 i = 0; _exists(".consents", i); ++i) {
+            string memory entry = _at(".consents", i);
+            address owner = _address(string.concat(entry, ".owner"));
+            bytes32 digest = registry.consentDigest(_address(string.concat(entry, ".operator")), owner);
+            assertEq(digest, _digest(entry), "consent");
+            ++count;
+        }
+        for (uint256 i = 0; _exists(".allowances", i); ++i) {
+            string memory entry = _at(".allowances", i);
+            uint64 expiry = uint64(_uint(string.concat(entry, ".expiry")));
+            address operator = _address(string.concat(entry, ".operator"));
+            bytes32 digest = registry.allowanceDigest(operator, _uint(string.concat(entry, ".nonce")), expiry);
+            assertEq(digest, _digest(entry), "allowance");
+            ++count;
+        }
+        for (uint256 i = 0; _exists(".cancelSlashes", i); ++i) {
+            string memory entry = _at(".cancelSlashes", i);
+            bytes32 slashId = vm.parseJsonBytes32(json, string.concat(entry, ".slashId"));
+            assertEq(court.cancelDigest(slashId), _digest(entry), "cancel slash");
+            ++count;
+        }
+        for (uint256 i = 0; _exists(".overruleVetoes", i); ++i) {
+            string memory entry = _at(".overruleVetoes", i);
+            bytes32 slashId = vm.parseJsonBytes32(json, string.concat(entry, ".slashId"));
+            assertEq(court.overruleDigest(slashId), _digest(entry), "overrule veto");
+            ++count;
+        }
+        assertEq(count, 9, "digests of every kind");
     }
 
     function _checkBatchDigest(string memory entry) private view {
@@ -195,8 +271,8 @@ contract VectorsTest is Base {
         for (; vm.keyExistsJson(bls, string.concat(_at(".malformedG2", i), ".point")); ++i) {
             bytes memory key = vm.parseJsonBytes(bls, string.concat(_at(".malformedG2", i), ".point"));
             bytes memory revertData = i == 0
-                ? abi.encodeWithSelector(IOperatorRegistry.InfinityVoteKey.selector)
-                : abi.encodeWithSelector(IOperatorRegistry.MalformedVoteKey.selector, key, possession);
+                ? abi.encodeWithSelector(IEpochTables.InfinityVoteKey.selector)
+                : abi.encodeWithSelector(IEpochTables.MalformedVoteKey.selector, key, possession);
             _expectRefused(key, possession, revertData);
         }
         assertTrue(i > 5, "there are keys to check");
@@ -210,17 +286,23 @@ contract VectorsTest is Base {
         for (; vm.keyExistsJson(bls, string.concat(_at(".malformedG1", i), ".point")); ++i) {
             bytes memory possession = vm.parseJsonBytes(bls, string.concat(_at(".malformedG1", i), ".point"));
             bytes memory revertData = i == 0
-                ? abi.encodeWithSelector(IOperatorRegistry.PossessionMismatch.selector, address(this), keccak256(key))
-                : abi.encodeWithSelector(IOperatorRegistry.MalformedVoteKey.selector, key, possession);
+                ? abi.encodeWithSelector(IEpochTables.PossessionMismatch.selector, address(this), keccak256(key))
+                : abi.encodeWithSelector(IEpochTables.MalformedVoteKey.selector, key, possession);
             _expectRefused(key, possession, revertData);
         }
         assertTrue(i > 5, "there are proofs to check");
     }
 
     function _expectRefused(bytes memory key, bytes memory possession, bytes memory revertData) private {
+        IOperatorRegistry.Registration memory registration;
+        registration.roles = 2;
+        registration.stake = 1 ether;
+        registration.voteKey = key;
+        registration.possession = possession;
+        registration.peerKey = bytes32(uint256(1));
         vm.deal(address(this), 1 ether);
         vm.expectRevert(revertData);
-        registry.register{value: 1 ether}(2, key, possession, bytes32(uint256(1)), "", "");
+        registry.register{value: 1 ether}(registration);
     }
 
     // --- merkle.json -------------------------------------------------------------------------------------------------
@@ -239,7 +321,8 @@ contract VectorsTest is Base {
         bytes32 node = Digests.hashLeaf(
             vm.parseJsonBytes32(json, string.concat(entry, ".taskId")),
             vm.parseJsonBytes32(json, string.concat(entry, ".taskInfoHash")),
-            vm.parseJsonBool(json, string.concat(entry, ".isApproved"))
+            vm.parseJsonBool(json, string.concat(entry, ".isApproved")),
+            _checkVoters(entry)
         );
         assertEq(node, vm.parseJsonBytes32(json, string.concat(entry, ".leaf")), "leaf");
         bytes32[] memory proof = vm.parseJsonBytes32Array(json, string.concat(entry, ".proof"));
@@ -249,49 +332,81 @@ contract VectorsTest is Base {
         assertEq(node, vm.parseJsonBytes32(json, string.concat(tree, ".root")), "root");
     }
 
+    function _checkVoters(string memory entry) private view returns (bytes32 voters) {
+        voters = center.votersHashOf(
+            uint32(_uint(string.concat(entry, ".epoch"))),
+            uint32(_uint(string.concat(entry, ".attesterSet"))),
+            _bytes(entry, ".indices")
+        );
+        assertEq(voters, vm.parseJsonBytes32(json, string.concat(entry, ".votersHash")), "voters");
+    }
+
     // --- reading JSON ------------------------------------------------------------------------------------------------
 
-    function _registryArguments() private view returns (bytes memory) {
+    function _tablesArguments() private view returns (bytes memory) {
+        return abi.encode(_uint(".settings.epochSeconds"), _uint(".settings.graceSeconds"));
+    }
+
+    function _registryArguments(address owner, uint256 delay) private view returns (bytes memory) {
         return abi.encode(
+            tables,
+            address(0),
             _uint(".settings.minimumStake"),
+            _uint(".settings.powerUnit"),
             _uint(".settings.unbondingSeconds"),
-            _uint(".settings.epochSeconds"),
-            vm.parseJsonAddress(json, ".settings.vault")
+            owner,
+            delay
         );
     }
 
-    function _centerArguments() private view returns (bytes memory) {
+    function _courtArguments(address owner, uint256 delay) private view returns (bytes memory) {
         return abi.encode(
-            registry,
-            vm.parseJsonAddress(json, ".settings.owner"),
-            _uint(".settings.slashWad"),
-            _uint(".settings.disputeWindow")
+            center,
+            _address(".settings.vault"),
+            _uint(".settings.vetoDelay"),
+            _uint(".settings.longestDispute"),
+            owner,
+            delay
         );
     }
 
-    function _define() private {
-        vm.prank(vm.parseJsonAddress(json, ".settings.owner"));
+    function _attesterSet() private view returns (IEpochTables.AttesterSet memory rules) {
+        rules.minimumPower = uint32(_uint(".attesterSet.minimumPower"));
+        rules.maximumPower = uint32(_uint(".attesterSet.maximumPower"));
+        rules.minimumOwners = uint16(_uint(".attesterSet.minimumOwners"));
+        assertTrue(!_exists(".attesterSet.members", 0), "a set of everybody");
+    }
+
+    function _define(string memory entry) private {
+        IAttestationCenter.TaskTerms memory terms;
+        terms.attesterSet = uint32(_uint(string.concat(entry, ".attesterSet")));
+        terms.maximumDeadline = uint32(_uint(string.concat(entry, ".maximumDeadline")));
+        terms.disputeWindow = uint32(_uint(string.concat(entry, ".disputeWindow")));
+        terms.slashesRejected = true;
+        address owner = _address(".settings.owner");
+        vm.prank(owner);
         center.createTaskDefinition(
-            vm.parseJsonString(json, ".definition.name"),
-            vm.parseJsonString(json, ".definition.method"),
-            vm.parseJsonBytes32(json, ".definition.modelHash"),
-            vm.parseJsonString(json, ".definition.cardCid")
+            vm.parseJsonString(json, string.concat(entry, ".name")),
+            vm.parseJsonString(json, string.concat(entry, ".method")),
+            vm.parseJsonBytes32(json, string.concat(entry, ".modelHash")),
+            vm.parseJsonString(json, string.concat(entry, ".cardCid")),
+            terms
         );
     }
 
     function _register(string memory entry) private {
-        address operator = vm.parseJsonAddress(json, string.concat(entry, ".operator"));
-        uint256 stake = _uint(string.concat(entry, ".stake"));
-        vm.deal(operator, stake);
+        address operator = _address(string.concat(entry, ".operator"));
+        IOperatorRegistry.Registration memory registration;
+        registration.roles = uint8(_uint(string.concat(entry, ".roles")));
+        registration.stake = _uint(string.concat(entry, ".stake"));
+        registration.voteKey = _bytes(entry, ".voteKey");
+        registration.possession = _bytes(entry, ".possession");
+        registration.peerKey = vm.parseJsonBytes32(json, string.concat(entry, ".peerKey"));
+        registration.p2pAddress = vm.parseJsonString(json, string.concat(entry, ".p2pAddress"));
+        registration.gatewayUrl = vm.parseJsonString(json, string.concat(entry, ".gatewayUrl"));
+        vm.deal(operator, registration.stake);
         vm.prank(operator);
-        registry.register{value: stake}(
-            uint8(_uint(string.concat(entry, ".roles"))),
-            _bytes(entry, ".voteKey"),
-            _bytes(entry, ".possession"),
-            vm.parseJsonBytes32(json, string.concat(entry, ".peerKey")),
-            vm.parseJsonString(json, string.concat(entry, ".p2pAddress")),
-            vm.parseJsonString(json, string.concat(entry, ".gatewayUrl"))
-        );
+        registry.register{value: registration.stake}(registration);
     }
 
     function _request(string memory entry) private view returns (IAttestationCenter.TaskRequest memory request) {
@@ -329,6 +444,10 @@ contract VectorsTest is Base {
 
     function _uint(string memory key) private view returns (uint256) {
         return vm.parseJsonUint(json, key);
+    }
+
+    function _address(string memory key) private view returns (address) {
+        return vm.parseJsonAddress(json, key);
     }
 
     function _bytes(string memory entry, string memory key) private view returns (bytes memory) {

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from poi.client import PoiClient
 from poi.testnet.lies import lie_of
+from poi.testnet.money import Books
 from poi.testnet.network import LIAR, PERFORMER, LocalNetwork
 from poi.testnet.plan import Errand
 from poi.testnet.readback import ChainReader, OnChain
-from shared.crypto.ecdsa import SecretKey
+from poi.testnet.requester import Requester, open_requester
 from shared.errors import PoiError
 from shared.types import Digest, SlashExecuted, Verdict
 
 PARALLEL = 4  # a few dApps at once, so that approvals meet in batches
 TASK_SECONDS = 60.0
 SLASH_SECONDS = 30.0
+SPARE_TASKS = 2  # more than are sent, so that something of the deposit is left
 
 
 @dataclass
@@ -44,10 +45,28 @@ class Run:
         return self.on_chain.verdict is Verdict.INVALID and self.slash is not None and self.slash.amount_wei > 0
 
 
-async def drive(network: LocalNetwork, runs: list[Run], changed: Callable[[Run], None]) -> None:
-    """Until every errand has ended one way or the other. `changed` is called at every new stage."""
-    chain = ChainReader(network)
-    key = SecretKey(secrets.token_bytes(32))
+async def drive(network: LocalNetwork, runs: list[Run], changed: Callable[[Run], None]) -> Books:
+    """Until every errand has ended one way or the other, and what it cost is paid: where the money went. `changed` is
+    called at every new stage."""
+    async with open_requester(network) as requester:
+        lies = sum(run.errand.lie is not None for run in runs)
+        tasks_of = {PERFORMER: len(runs) - lies, LIAR: lies}
+        await requester.deposit(
+            {network.member(name).address: count + SPARE_TASKS for name, count in tasks_of.items() if count}
+        )
+        before = await requester.look()
+        await _drive(network, requester, runs, changed)
+        settled = [(run.task_id, run.on_chain.verdict) for run in runs if run.task_id and run.on_chain]
+        return await requester.books(
+            before,
+            approved=[task_id for task_id, verdict in settled if verdict is Verdict.VALID],
+            rejected=[task_id for task_id, verdict in settled if verdict is Verdict.INVALID],
+            slashes=[run.slash for run in runs if run.slash is not None],
+        )
+
+
+async def _drive(network: LocalNetwork, requester: Requester, runs: list[Run], changed: Callable[[Run], None]) -> None:
+    chain, key = ChainReader(network), requester.key
     slots = asyncio.Semaphore(PARALLEL)
     async with (
         PoiClient(network.member(PERFORMER).url, key) as honest,
@@ -92,7 +111,7 @@ async def _prepare(network: LocalNetwork, client: PoiClient, run: Run) -> dict[s
     while True:
         errand = run.errand
         definition = network.definitions[errand.model]
-        task_id, call = await client.prepare(definition, errand.document, errand.parameters)
+        task_id, call = await client.prepare(definition, errand.document, errand.parameters, fee=network.fees.total)
         if errand.lie is None or lie_of(task_id) is errand.lie:
             return call
 

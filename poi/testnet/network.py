@@ -19,9 +19,12 @@ from shared.adapters.anvil import Anvil, AnvilSettings
 from shared.adapters.chain_evm import EventReader, EvmClient, EvmOperatorReader
 from shared.adapters.content_network import EmbeddedContentStore
 from shared.errors import PoiError
+from shared.types import Fees
 
 DISPUTE_SECONDS = 1
 START_SECONDS = 60.0
+# What a task costs, in wei. Three attesters cannot share theirs to the wei: rounding shows.
+FEES = Fees(performer=10**15, attesters=4 * 10**14, aggregator=10**14)
 PERFORMER, LIAR, AGGREGATOR = "performer", "liar", "aggregator"
 
 
@@ -37,6 +40,8 @@ class LocalNetwork:
     deployment: deploy.Deployment
     chain_url: str
     definitions: dict[str, int]
+    fees: Fees  # of each definition
+    client: EvmClient
     reader: EvmOperatorReader
     events: EventReader
     content: EmbeddedContentStore  # of nobody: reads what the operators serve
@@ -62,7 +67,7 @@ async def open_network(
         client = await stack.enter_async_context(EvmClient(anvil.url))
         members = await asyncio.to_thread(_make_members, folder, attesters)
         models = [Model.read(model_folder(name)) for name in MODEL_NAMES]
-        network = await deploy_network(client, members, models, dispute_seconds=DISPUTE_SECONDS)
+        network = await deploy_network(client, members, models, dispute_seconds=DISPUTE_SECONDS, fees=FEES)
         deployment, definitions = network.deployment, dict(network.definitions)
         say(f"contracts deployed, {len(members)} operators registered, epoch 1 rolled")
         stack.push_async_callback(supervisor.stop)
@@ -75,7 +80,7 @@ async def open_network(
             await asyncio.sleep(0)  # starting blocks while the server imports: let Ctrl-C in between
         await _wait_until_ready(supervisor, members, len(definitions))
         say(f"{len(members)} nodes up, models fetched by CID and loaded")
-        reader = EvmOperatorReader(client, registry=deployment.registry, center=deployment.center)
+        reader = EvmOperatorReader(client, deployment)
         content = await stack.enter_async_context(
             EmbeddedContentStore(
                 root=folder / "reader",
@@ -88,8 +93,10 @@ async def open_network(
             deployment=deployment,
             chain_url=anvil.url,
             definitions=definitions,
+            fees=FEES,
+            client=client,
             reader=reader,
-            events=EventReader(client, deployment.center, poll_seconds=POLL_SECONDS),
+            events=EventReader(client, deployment, poll_seconds=POLL_SECONDS),
             content=content,
             supervisor=supervisor,
         )

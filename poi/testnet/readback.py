@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from poi.testnet.network import LocalNetwork
-from shared.batch import MAX_DOCUMENT_BYTES, Batch, certificate_leaf, decode_document, document_cid, make_batch
-from shared.constants import FETCH_TIMEOUT_SECONDS
+from shared.batch import Batch
+from shared.settled_batch import read_settled_batch
 from shared.types import BatchSettled, Digest, Settled, SlashExecuted, TaskCertificate, Verdict
 
 
@@ -71,14 +71,8 @@ class ChainReader:
             self._settled[event.task_id] = OnChain(verdict, event.gas_used, 0)
 
     async def _confirm_batch(self, event: BatchSettled) -> None:
-        document = await self._network.content.get(
-            document_cid(event.batch.content_hash),
-            max_bytes=MAX_DOCUMENT_BYTES,
-            timeout_seconds=FETCH_TIMEOUT_SECONDS,
-            prefer=event.batch.aggregator,
-        )
-        domain = self._network.deployment.domain
-        batch = make_batch(domain, decode_document(document), event.batch.epoch, event.batch.aggregator)
+        network = self._network
+        batch = await read_settled_batch(network.deployment.domain, event.batch, network.content, network.reader)
         for certificate in batch.certificates:
             if await self._is_included(batch, certificate):
                 share = event.gas_used // batch.info.size
@@ -91,5 +85,6 @@ class ChainReader:
             certificate.task_info.task_id,
             domain.task_info_hash(certificate.task_info),
             certificate.verdict is Verdict.VALID,
-            batch.tree.proof(certificate_leaf(domain, certificate)),
+            batch.voters_of(certificate),
+            batch.proof(certificate),
         )

@@ -10,13 +10,15 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from poi.deployment import ETHER
+from poi.amounts import ether
+from poi.deployment import ETHER, POWER_UNIT_WEI
 from poi.testnet.drive import Run
+from poi.testnet.money import Books
 from poi.testnet.network import LocalNetwork
 from poi.testnet.readback import OnChain
-from shared.types import Address, Verdict
+from shared.types import Verdict
 
-GWEI_PER_ETHER = 10**9
+POWER_UNITS_PER_ETHER = ETHER // POWER_UNIT_WEI
 STYLES = {"approved": "green", "slashed": "red", "rejected": "red"}
 FIGURES = (("for:against", 12), ("verdict", 8), ("certified", 9), ("settled", 7), ("gas", 14))
 FIGURES_WIDTH = 8 + 6 + sum(width for _, width in FIGURES) + 21  # fixed columns, and what is between all
@@ -43,8 +45,9 @@ def _table(title: str) -> Table:
     return Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
 
 
-def stake_table(network: LocalNetwork, before: dict[Address, int], after: dict[Address, int]) -> Table:
+def stake_table(network: LocalNetwork, books: Books) -> Table:
     """One row an operator, in ether."""
+    before, after = books.before.stakes, books.after.stakes
     table = _table("Stake (ether)")
     table.add_column("operator", no_wrap=True)
     table.add_column("address", no_wrap=True, overflow="ellipsis")
@@ -58,7 +61,43 @@ def stake_table(network: LocalNetwork, before: dict[Address, int], after: dict[A
     return table
 
 
-def print_summary(console: Console, runs: list[Run], wall_seconds: float) -> None:
+def fee_table(network: LocalNetwork, books: Books) -> Table:
+    """Where it was, where it is; to the wei, because that is how it has to add up."""
+    table = _table("Fees and slashes (ether)")
+    table.add_column("whose", no_wrap=True)
+    for name in ("before", "after", "change"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for whose, before, after in _accounts(network, books):
+        change = f"{'+' if after > before else ''}{ether(after - before)}" if after != before else ""
+        table.add_row(whose, ether(before), ether(after), change)
+    return table
+
+
+def _accounts(network: LocalNetwork, books: Books) -> list[tuple[str, int, int]]:
+    """Name, before and after, in wei. What comes after `of them` is part of the line above."""
+    before, after = books.before, books.after
+    rows = [
+        (f"deposit for the {member.name}", before.deposits[member.address], after.deposits[member.address])
+        for member in network.members
+        if member.address in before.deposits
+    ]
+    rows += [
+        (f"earned by the {member.name}", before.earned[member.address], after.earned[member.address])
+        for member in network.members
+        if member.role != "attester"
+    ]
+    rows.append(("attesters' pools", sum(before.pools.values()), sum(after.pools.values())))
+    attesters = [member for member in network.members if member.role == "attester"]
+    rows += [(f"  of them {member.name} can claim", 0, books.claimable_by(member.address)) for member in attesters]
+    rows.append(("  of them left by rounding", 0, books.dust))
+    rows.append(("held by the escrow in all", before.held, after.held))
+    rows.append(("stake of all operators", sum(before.stakes.values()), sum(after.stakes.values())))
+    rows.append(("requester's compensation", before.compensation, after.compensation))
+    rows.append(("insurance vault", before.vault, after.vault))
+    return rows
+
+
+def print_summary(console: Console, runs: list[Run], books: Books, wall_seconds: float) -> None:
     honest = [run for run in runs if run.errand.lie is None]
     lies = [run for run in runs if run.errand.lie is not None]
     approved = sum(run.is_as_expected for run in honest)
@@ -67,6 +106,14 @@ def print_summary(console: Console, runs: list[Run], wall_seconds: float) -> Non
         f"{approved} of {len(honest)} honest tasks approved, {caught} of {len(lies)} lies rejected and slashed, "
         f"read back from the chain, in {wall_seconds:.1f} s"
     )
+    problems = books.problems()
+    if not problems:
+        console.print(
+            f"{ether(books.spent)} ether of fees and {ether(books.slashed)} ether of stake went where they belong, "
+            "to the wei"
+        )
+    for problem in problems:
+        console.print(f"  the sums do not agree: {problem}", style="red")
     for run in runs:
         if not run.is_as_expected:
             why = run.failure or run.view.get("failure") or f"ended as {run.stage}"
@@ -77,11 +124,11 @@ def write_json(
     path: Path,
     network: LocalNetwork,
     runs: list[Run],
-    stakes: tuple[dict[Address, int], dict[Address, int]],
+    books: Books,
     wall_seconds: float,
 ) -> None:
-    """The figures of both tables."""
-    before, after = stakes
+    """The figures of all tables."""
+    before, after = books.before.stakes, books.after.stakes
     document = {
         "tasks": [_task_json(run) for run in runs],
         "operators": [
@@ -93,10 +140,34 @@ def write_json(
             }
             for member in network.members
         ],
+        "money": _money_json(network, books),
         "chain_id": network.deployment.chain_id,
         "wall_s": round(wall_seconds, 3),
     }
     path.write_text(json.dumps(document, indent=2) + "\n")
+
+
+def _money_json(network: LocalNetwork, books: Books) -> dict[str, Any]:
+    """In wei; JSON readers that keep 53 bits only would round, so as text."""
+    before, after = books.before, books.after
+    attesters = {member.name: books.claimable_by(member.address) for member in network.members}
+    figures: dict[str, Any] = {
+        "fee": books.fees.total,
+        "deposits_before": sum(before.deposits.values()),
+        "deposits_after": sum(after.deposits.values()),
+        "earned": {member.name: books.earned_by(member.address) for member in network.members},
+        "pools": books.to_pools,
+        "claimable": attesters,
+        "rounding": books.dust,
+        "slashed": books.slashed,
+        "compensation": books.compensated,
+        "vault": books.to_vault,
+    }
+    as_text = {
+        name: {who: str(part) for who, part in value.items() if part} if isinstance(value, dict) else str(value)
+        for name, value in figures.items()
+    }
+    return as_text | {"problems": books.problems()}
 
 
 def _task_json(run: Run) -> dict[str, Any]:
@@ -142,7 +213,8 @@ def _answer(result: dict[str, Any] | None) -> str:
 def _votes(votes: dict[str, Any] | None) -> str:
     if votes is None:
         return ""
-    valid, invalid, total = (votes[name] / GWEI_PER_ETHER for name in ("validPower", "invalidPower", "totalPower"))
+    names = ("validPower", "invalidPower", "totalPower")
+    valid, invalid, total = (votes[name] / POWER_UNITS_PER_ETHER for name in names)
     return f"{valid:g}:{invalid:g} of {total:g}"
 
 

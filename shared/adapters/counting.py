@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from shared.errors import ChainUnavailable, Dropped, GossipRuling, Ignore, Reverted
 from shared.interfaces import BatchSubmission, Gossip, Received, Settlement, Validator
 from shared.metrics import Metrics
-from shared.types import ChainEvent, Digest, PeerKey, TaskCertificate, Verdict
+from shared.types import ChainEvent, Digest, PeerKey, TaskCertificate, TaskRequest, Verdict
 
 
 class CountingGossip:
@@ -52,11 +52,11 @@ class CountingSettlement:
     async def submit_task(self, certificate: TaskCertificate) -> Digest:
         return self._sent(await self._settlement.submit_task(certificate))
 
+    async def submit_task_after_deadline(self, certificate: TaskCertificate, request: TaskRequest) -> Digest:
+        return self._sent(await self._settlement.submit_task_after_deadline(certificate, request))
+
     async def submit_batch(self, batch: BatchSubmission) -> Digest:
         return self._sent(await self._settlement.submit_batch(batch))
-
-    async def execute_slash(self, task_id: Digest) -> Digest:
-        return self._sent(await self._settlement.execute_slash(task_id))
 
     async def verdict_of(self, task_id: Digest) -> Verdict | None:
         return await self._settlement.verdict_of(task_id)

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from shared.constants import WAD
 from shared.crypto import bls
 from shared.digests import Domain
 from shared.types import Address, PeerKey, Role
@@ -15,13 +14,17 @@ from shared.types import Address, PeerKey, Role
 class NetworkTerms:
     """What a network's contracts hold its operators to, for ever. The contracts check the bounds."""
 
-    vault: Address  # receives slashed stake
+    vault: Address  # receives slashed stake that compensates nobody
     minimum_stake_wei: int = 10**18
+    power_unit_wei: int = 10**15  # stake that makes one unit of voting power
     unbonding_seconds: int = 7 * 24 * 3600
     epoch_seconds: int = 3600
-    slash_wad: int = WAD // 10  # of the stake of a rejected performer; WAD is all of it
-    dispute_window_seconds: int = 24 * 3600  # not longer than unbonding: the rejected could leave first
-    owner: Address | None = None  # may create task definitions; None: who deploys
+    grace_seconds: int = 3600  # a table stays valid after it was superseded
+    longest_dispute_seconds: int = 24 * 3600  # not longer than unbonding: the accused could leave first
+    veto_delay_seconds: int = 6 * 3600
+    refund_delay_seconds: int = 24 * 3600  # in which a performer can still collect
+    change_delay_seconds: int = 2 * 24 * 3600  # between a setting's announcement and its change
+    owner: Address | None = None  # of the contracts; None: who deploys
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,24 +32,47 @@ class Deployment:
     """Where a network's contracts are."""
 
     chain_id: int
+    tables: Address
     registry: Address
     center: Address
+    escrow: Address
+    court: Address
     block: int  # of the center's creation: no event is older
 
     @property
     def domain(self) -> Domain:
-        """Of task ids, task infos, votes and batches."""
+        """Of task ids, task infos, votes, batches and promises."""
         return Domain(self.chain_id, self.center)
 
     @property
     def possession_domain(self) -> Domain:
         """Of proofs of possession."""
+        return Domain(self.chain_id, self.tables)
+
+    @property
+    def registry_domain(self) -> Domain:
+        """Of consents and allowances."""
         return Domain(self.chain_id, self.registry)
+
+    @property
+    def court_domain(self) -> Domain:
+        """Of certificates that cancel a slash or overrule a veto."""
+        return Domain(self.chain_id, self.court)
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """A ticket of the allow-list's signer; empty where registration is open."""
+
+    nonce: int = 0
+    expiry: int = 0  # unix seconds
+    signature: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Registration:
-    """What an operator registers with. `vote_key` and `possession` stay empty for who does not attest."""
+    """What an operator registers with. `vote_key` and `possession` stay empty for who does not attest. `operator` and
+    `rewards_receiver` are the sender where they are None; another operator has to sign `consent`."""
 
     roles: Role
     stake_wei: int
@@ -55,6 +81,10 @@ class Registration:
     gateway_url: str
     vote_key: bytes = b""
     possession: bytes = b""
+    operator: Address | None = None
+    rewards_receiver: Address | None = None
+    consent: bytes = b""
+    allowance: Allowance = Allowance()
 
     @classmethod
     def signed(
@@ -69,7 +99,7 @@ class Registration:
         p2p_address: str,
         gateway_url: str,
     ) -> Registration:
-        """With the proof that the operator holds the vote key, in the registry's domain."""
+        """With the proof that the operator holds the vote key, in the tables' domain."""
         possession = vote_key.prove_possession(domain.key_possession(operator, vote_key.public_key))
         return cls(
             roles=roles,

@@ -23,10 +23,14 @@ from typing import Any
 import psutil
 import pytest
 
+from poi.amounts import ether
 from poi.testnet.drive import Run, drive
-from poi.testnet.network import LIAR, LocalNetwork, open_network
+from poi.testnet.network import FEES, LIAR, LocalNetwork, open_network
 from poi.testnet.plan import plan
+from shared.adapters.chain_evm import EvmRewards
+from shared.adapters.chain_evm.wire import quantity, tohex
 from shared.constants import WAD
+from shared.types import Address
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 
@@ -56,11 +60,11 @@ def test_honest_tasks_are_approved_and_every_lie_is_slashed(tmp_path: Path) -> N
     assert done.returncode == 0, done.stdout + done.stderr
     assert "4 of 4 honest tasks approved, 3 of 3 lies rejected and slashed" in done.stdout
     figures = json.loads(out.read_text())
-    assert set(figures) == {"tasks", "operators", "chain_id", "wall_s"}
+    assert set(figures) == {"tasks", "operators", "money", "chain_id", "wall_s"}
     assert [task["verdict"] for task in figures["tasks"]] == ["approved"] * 4 + ["rejected"] * 3
     for task in figures["tasks"]:
         power = task["valid_power"] if task["honest"] else task["invalid_power"]
-        assert task["total_power"] == 4 * 32 * 10**9
+        assert task["total_power"] == 4 * 32 * 1000
         assert 3 * power > (2 if task["honest"] else 1) * task["total_power"]
         assert 0 < task["certificate_ms"] < task["settle_ms"]
         assert task["gas"] > 0
@@ -69,6 +73,61 @@ def test_honest_tasks_are_approved_and_every_lie_is_slashed(tmp_path: Path) -> N
     assert {before for _, before, _ in stakes} == {STAKE_WEI}
     # Three lies cost the one liar 10 % each of what it had left; nobody else lost a wei.
     assert sorted(after for _, _, after in stakes) == sorted([STAKE_WEI] * 6 + [slashed(STAKE_WEI, 3)])
+    check_money(figures["money"], approved=4, rejected=3)
+    assert "went where they belong, to the wei" in done.stdout
+
+
+def check_money(money: dict[str, Any], approved: int, rejected: int) -> None:
+    """Against what was agreed on, not against what the command itself added up."""
+    assert money["problems"] == []
+    assert money["earned"] == {
+        "performer": str(approved * FEES.performer),
+        "aggregator": str((approved + rejected) * FEES.aggregator),
+    }
+    assert int(money["pools"]) == (approved + rejected) * FEES.attesters
+    spent = int(money["deposits_before"]) - int(money["deposits_after"])
+    assert spent == approved * FEES.total + rejected * (FEES.attesters + FEES.aggregator)
+    assert sum(map(int, money["claimable"].values())) + int(money["rounding"]) == int(money["pools"])
+    assert int(money["compensation"]) == rejected * FEES.total
+    assert int(money["slashed"]) == STAKE_WEI - slashed(STAKE_WEI, rejected)
+    assert int(money["vault"]) == int(money["slashed"]) - int(money["compensation"])
+
+
+async def test_operators_see_and_claim_what_they_earned(tmp_path: Path) -> None:
+    async with open_network(tmp_path / "net", 4, print) as network:
+        books = await drive(network, [Run(errand) for errand in plan(3, 1)], lambda _: None)
+        assert books.problems() == []
+        client, claimed = network.client, 0
+        for number, member in enumerate(network.members):
+            expected = books.claimable_by(member.address) + books.earned_by(member.address)
+            settings = ("--config", str(member.folder / "config.toml"))
+            status = await poi("operator", "status", *settings)
+            assert f"\nclaimable   {ether(expected)} ether\n" in status
+            if not expected:
+                assert (await poi("operator", "claim", *settings)).startswith("nothing to claim")
+                continue
+            receiver = Address(bytes([0xEE, number]) + bytes(18))
+            await poi("operator", "set-rewards-receiver", *settings, tohex(receiver))
+            said = await poi("operator", "claim", *settings)
+            assert said.startswith(f"claimed {ether(expected)} ether: ")
+            assert quantity(await client.request("eth_getBalance", tohex(receiver), "latest")) == expected
+            assert (await poi("operator", "claim", *settings)).startswith("nothing to claim")
+            claimed += expected
+        # What is left are the deposits, and what no share of a pool rounds up to.
+        left = await EvmRewards(client, network.deployment).held()
+        assert books.after.held - claimed == left
+        assert left == sum(books.after.deposits.values()) + books.dust
+        assert sum(books.after.earned.values()) + sum(books.after.pools.values()) == claimed + books.dust
+
+
+async def poi(*arguments: str) -> str:
+    """What the command printed; it must not fail."""
+    process = await asyncio.create_subprocess_exec(
+        *POI, *arguments, cwd=ROOT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    out, err = await asyncio.wait_for(process.communicate(), 60)
+    assert (process.returncode, err.decode()) == (0, "")
+    return out.decode()
 
 
 async def test_a_killed_attester_changes_no_verdict_and_votes_again_when_it_is_back(tmp_path: Path) -> None:
@@ -80,10 +139,11 @@ async def test_a_killed_attester_changes_no_verdict_and_votes_again_when_it_is_b
             if run.stage == "certified" and victim.process.is_alive():
                 os.kill(victim.process.pid or 0, signal.SIGKILL)
 
-        await drive(network, runs, kill_at_first_certificate)
+        books = await drive(network, runs, kill_at_first_certificate)
+        assert books.problems() == []
         assert not victim.process.is_alive()
         assert [run.stage for run in runs] == ["approved"] * 6 + ["slashed"] * 2, [run.failure for run in runs]
-        await check_stakes(network, lies=2)
+        await check_stakes(network, lies=2, compensated=books.compensated)
 
         # It runs alone as well, on its own files: with it back, another one may be missing.
         home = network.member("attester-2")
@@ -92,8 +152,9 @@ async def test_a_killed_attester_changes_no_verdict_and_votes_again_when_it_is_b
             other = network.process("attester-3")
             os.kill(other.process.pid or 0, signal.SIGKILL)
             more = [Run(errand) for errand in plan(2, 0)]
-            await drive(network, more, lambda _: None)
+            later = await drive(network, more, lambda _: None)
             assert [run.stage for run in more] == ["approved"] * 2, [run.failure for run in more]
+            assert later.problems() == []
             attester.send_signal(signal.SIGTERM)
             assert await asyncio.to_thread(attester.wait, 10) == 0
 
@@ -111,15 +172,15 @@ async def test_two_of_four_attesters_certify_no_approval_and_slash_nobody(tmp_pa
         assert honest.stage == "performing"
         assert honest.on_chain is None
         driving.cancel()
-        await check_stakes(network, lies=1)
+        await check_stakes(network, lies=1, compensated=FEES.total)
 
 
-async def check_stakes(network: LocalNetwork, lies: int) -> None:
+async def check_stakes(network: LocalNetwork, lies: int, compensated: int) -> None:
     stakes = {operator.address: operator.stake_wei for operator in await network.reader.operators()}
     liar = network.member(LIAR).address
     assert stakes.pop(liar) == slashed(STAKE_WEI, lies)
     assert set(stakes.values()) == {STAKE_WEI}
-    assert await network.reader.vault_balance() == STAKE_WEI - slashed(STAKE_WEI, lies)
+    assert await network.reader.vault_balance() == STAKE_WEI - slashed(STAKE_WEI, lies) - compensated
 
 
 def test_keep_running_prints_a_curl_line_that_works_and_ctrl_c_leaves_nothing_behind() -> None:

@@ -84,7 +84,9 @@ class Network:
             minimum_stake_wei=ETHER // 2,
             unbonding_seconds=max(1000, plan.dispute_seconds),
             epoch_seconds=plan.epoch_seconds,
-            dispute_window_seconds=plan.dispute_seconds,
+            grace_seconds=plan.grace_seconds,
+            longest_dispute_seconds=plan.dispute_seconds,
+            veto_delay_seconds=plan.dispute_seconds,
             owner=OWNER.address,
         )
         self.chain = MemoryChain(terms, block_seconds=plan.block_seconds, time_zero=START)

@@ -171,6 +171,8 @@ class SimNode:
             except ChainUnavailable:
                 self._world.journal.note("no chain to start with", node=self.name)
             except Exception as error:  # noqa: BLE001 - as a supervisor, which restarts whatever ended
+                if self._life is not None and self._life.is_over:
+                    return  # killed meanwhile: what a store says that was cut off is no fault of the node
                 self._world.journal.note("crashed", node=self.name, error=repr(error))
                 self.crashes.append(error)
             self._end_life()
@@ -226,6 +228,10 @@ class SimNode:
             signer=SteppedIdentity(person.identity, life),
             vote_signer=SteppedVoteKey(person.vote, life),
             settlement=connection,
+            court=connection,
+            escrow=connection,
+            epochs=connection,
+            reader=connection,
             roster=roster,
             rules=GossipRules(domain=world.chain.domain, roster=lambda: roster.current, clock=clock),
             gossip=gossip,
@@ -243,6 +249,6 @@ class SimNode:
             chain_rpc="http://chain",
             chain_id=deployment.chain_id,
             attestation_center=deployment.center,
-            operator_registry=deployment.registry,
+            task_escrow=deployment.escrow,
         )
         return Config(network=network, aggregator=AggregatorConfig(batch_seconds=self._world.batch_seconds))

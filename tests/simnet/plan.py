@@ -10,7 +10,6 @@ from aggregator.service import Aggregator
 from attester.service import Attester
 from performer.service import Performer
 from shared.adapters.memory.gossip import Link
-from shared.constants import GWEI
 from shared.node import Node
 from shared.types import Role
 from tests.chain_support import ETHER, Person
@@ -44,7 +43,9 @@ class Plan:
     batch_seconds: float = 1.0
     block_seconds: float = 0.25
     epoch_seconds: int = 3600
+    grace_seconds: int = 3600
     dispute_seconds: int = 20
+    waits_for_all: bool = False
     roles: Mapping[str, Make] = field(default_factory=dict)
 
     def members(self) -> dict[str, tuple[Role, int]]:
@@ -55,7 +56,3 @@ class Plan:
             | {f"attester{i}": (Role.ATTESTER, stake) for i, stake in enumerate(self.attesters)}
             | {f"aggregator{i}": (Role.AGGREGATOR, ETHER) for i in range(self.aggregators)}
         )
-
-    def powers(self) -> dict[str, int]:
-        """Of each attester, as every table has it."""
-        return {f"attester{i}": stake // GWEI for i, stake in enumerate(self.attesters)}

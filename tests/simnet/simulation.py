@@ -12,7 +12,7 @@ from typing import Any, Concatenate, ParamSpec
 from unittest.mock import patch
 
 from shared.crypto import bls
-from shared.types import Role
+from shared.types import Role, TaskTerms
 from tests.cast import peer_key_of
 from tests.simnet import invariants
 from tests.simnet.journal import Journal
@@ -75,7 +75,11 @@ async def _register(network: Network) -> None:
         network.hub.names[peer_key_of(member)] = name
     for model in models:
         await chain.create_task_definition(
-            name=model.name, method=model.card.method, model_hash=model.hash, card_cid=cid_of(model.card_bytes)
+            name=model.name,
+            method=model.card.method,
+            model_hash=model.hash,
+            card_cid=cid_of(model.card_bytes),
+            terms=TaskTerms(dispute_window=plan.dispute_seconds, waits_for_all=plan.waits_for_all),
         )
     await chain.roll_epoch()
 

@@ -14,8 +14,8 @@ from shared.adapters.memory.gossip import MemoryGossip, MemoryHub
 from shared.adapters.memory.store import MemoryFile, MemoryStore, MemoryVoteGuard
 from shared.adapters.signers import LocalIdentitySigner, LocalVoteSigner
 from shared.crypto import bls, ecdsa
-from shared.interfaces import BatchSubmission
-from shared.types import Address, Cid, Digest, PeerKey, TaskCertificate, Verdict
+from shared.interfaces import BatchSubmission, SignedVote
+from shared.types import Address, Cid, Digest, PeerKey, TaskCertificate, TaskRequest, Verdict
 
 
 class Steps:
@@ -164,16 +164,40 @@ class SteppedChain(MemoryChain):
         await self._life.step("after submit task")
         return tx_hash
 
+    async def submit_task_after_deadline(self, certificate: TaskCertificate, request: TaskRequest) -> Digest:
+        await self._life.step("before submit late task")
+        tx_hash = await super().submit_task_after_deadline(certificate, request)
+        await self._life.step("after submit late task")
+        return tx_hash
+
     async def submit_batch(self, batch: BatchSubmission) -> Digest:
         await self._life.step("before submit batch")
         tx_hash = await super().submit_batch(batch)
         await self._life.step("after submit batch")
         return tx_hash
 
-    async def execute_slash(self, task_id: Digest) -> Digest:
+    async def execute_slash(self, slash_id: Digest) -> Digest:
         await self._life.step("before execute slash")
-        tx_hash = await super().execute_slash(task_id)
+        tx_hash = await super().execute_slash(slash_id)
         await self._life.step("after execute slash")
+        return tx_hash
+
+    async def report_equivocation(self, first: SignedVote, second: SignedVote) -> Digest:
+        await self._life.step("before report equivocation")
+        tx_hash = await super().report_equivocation(first, second)
+        await self._life.step("after report equivocation")
+        return tx_hash
+
+    async def name_harmed(self, slash_id: Digest, request: TaskRequest) -> Digest:
+        await self._life.step("before name harmed")
+        tx_hash = await super().name_harmed(slash_id, request)
+        await self._life.step("after name harmed")
+        return tx_hash
+
+    async def roll(self) -> Digest:
+        await self._life.step("before roll")
+        tx_hash = await super().roll()
+        await self._life.step("after roll")
         return tx_hash
 
     async def confirm(self, tx_hash: Digest, timeout_seconds: float) -> int:

@@ -14,7 +14,7 @@ from shared.messages import CertificateMessage, TaskMessage
 from shared.types import SlashExecuted, SlashQueued, Verdict
 from shared.workflow import Phase
 from tests.chain_support import ETHER
-from tests.simnet.liars import liar, naysayer
+from tests.simnet.liars import TwoVotes, liar, naysayer
 from tests.simnet.network import Network, OnChain
 from tests.simnet.plan import PERFORMER_STAKE, Plan
 from tests.simnet.simulation import simulate, simulated
@@ -51,6 +51,19 @@ async def a_lie(net: Network) -> None:
     assert await net.stake("liar") == PERFORMER_STAKE - slash.amount_wei
 
 
+async def an_equivocation(net: Network) -> None:
+    """Its power is needed, so that votes are repeated for as long as both of its own are known. A restart that hears
+    the true one first certifies; the other one still convicts."""
+    task_id = await net.ask(deadline_seconds=20)
+    assert await net.final(task_id) in (Phase.EXPIRED, Phase.APPROVED)
+    slash = await net.slashed(task_id)
+    assert (slash.operator, slash.amount_wei) == (net.address("attester1"), ETHER)
+    await net.pause(30)
+    assert len(net.slashes(SlashQueued)) == 1
+    assert net.slashes(SlashExecuted) == [slash]
+
+
+TWO_VOTES = Plan(attesters=(ETHER,) * 3, roles={"attester1": TwoVotes.from_node}, dispute_seconds=2)
 LIES = Plan(roles={"liar": liar}, dispute_seconds=2)
 CASES = {
     "performer, one task": ("performer", one_task, Plan()),
@@ -63,6 +76,10 @@ CASES = {
     "aggregator, one task, slow blocks": ("aggregator0", one_task, Plan(block_seconds=5.0)),
     "aggregator, a batch, slow blocks": ("aggregator0", a_batch, Plan(block_seconds=5.0)),
     "aggregator, a lie": ("aggregator0", a_lie, LIES),
+    "aggregator, an equivocation": ("aggregator0", an_equivocation, TWO_VOTES),
+    # One of them is the first in the order.
+    "one aggregator of two, a batch": ("aggregator0", a_batch, Plan(aggregators=2)),
+    "the other aggregator of two, a batch": ("aggregator1", a_batch, Plan(aggregators=2)),
     "liar": ("liar", a_lie, LIES),
 }
 MUST_BE_AMONG = {

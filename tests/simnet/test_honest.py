@@ -20,7 +20,7 @@ async def test_a_task_is_certified_within_a_second_and_settled_by_itself(net: Ne
     task = net.task(task_id)
     assert task is not None
     assert task.certificate == message.certificate
-    assert (task.valid_power, task.invalid_power, task.total_power) == (message.valid_power, 0, 4 * 10**9)
+    assert (task.valid_power, task.invalid_power, task.total_power) == (message.valid_power, 0, 4000)
     assert await net.stake("performer") == PERFORMER_STAKE
     assert await net.chain.vault_balance() == 0
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import pytest
+
 from shared.adapters.memory.gossip import Link
 from shared.messages import CertificateMessage
-from shared.types import SlashQueued, Verdict
+from shared.types import Digest, Offence, SlashExecuted, SlashQueued, Verdict
 from shared.workflow import Phase
 from tests.cast import peer_key_of
-from tests.chain_support import ETHER
+from tests.chain_support import ETHER, POWER_UNIT
 from tests.simnet.liars import TwoVotes, forger, naysayer
-from tests.simnet.network import Network
+from tests.simnet.network import Network, OnChain
 from tests.simnet.plan import PERFORMER_STAKE
 from tests.simnet.simulation import simulated
 
-UNIT = 10**9  # wei: one unit of voting power
+UNIT = POWER_UNIT  # wei
 
 
 @simulated()
@@ -115,11 +117,10 @@ async def test_who_votes_both_ways_is_named_and_not_counted(net: Network) -> Non
     assert await net.final(task_id) is Phase.APPROVED
     [message] = net.journal.of(CertificateMessage)
     assert message.certificate.signers == (0, 2, 3)
-    assert (message.valid_power, message.invalid_power) == (3 * 10**9, 0)
+    assert (message.valid_power, message.invalid_power) == (3000, 0)
     _names(net, task_id, "attester1")
     assert net.verdict(task_id) is Verdict.VALID
-    # It is named, not slashed: the contract has no entry for it.
-    assert await net.stake("attester1") == ETHER
+    await _loses_everything(net, task_id, "attester1")
 
 
 @simulated(attesters=(ETHER, ETHER, ETHER), roles={"attester1": TwoVotes.from_node})
@@ -127,7 +128,8 @@ async def test_an_equivocator_whose_power_is_needed_stops_a_task_and_no_more(net
     task_id = await net.ask(deadline_seconds=20)
     assert await net.final(task_id) is Phase.EXPIRED
     _names(net, task_id, "attester1")
-    assert net.events() == []
+    assert net.on_chain(task_id) == []
+    await _loses_everything(net, task_id, "attester1")
 
 
 @simulated(roles={"attester1": TwoVotes.from_node})
@@ -139,6 +141,34 @@ async def test_a_second_vote_after_the_certificate_is_named_and_changes_nothing(
     assert message.certificate.signers == (0, 2, 3)
     _names(net, task_id, "attester1")
     assert net.verdict(task_id) is Verdict.VALID
+    await _loses_everything(net, task_id, "attester1")
+
+
+@simulated(attesters=(ETHER,) * 5, aggregators=2, roles={"attester1": TwoVotes.from_node})
+async def test_who_lost_its_stake_has_no_vote_any_more_and_the_others_carry_on(net: Network) -> None:
+    task_id = await net.ask()
+    assert await net.final(task_id) is Phase.APPROVED
+    await _loses_everything(net, task_id, "attester1")
+    await net.until(lambda: net.node("performer").node.roster.current.epoch == 2, "rolled")
+    table = await net.chain.operator_table(2)
+    assert table is not None
+    assert (table.index_of(net.address("attester1")), table.total_power) == (None, 4000)
+    later = await net.ask()
+    assert await net.final(later) is Phase.APPROVED
+    assert net.verdict(later) is Verdict.VALID
+
+
+async def _loses_everything(net: Network, task_id: Digest, name: str) -> None:
+    """For one equivocation, however many report it and however often it was repeated."""
+    slash = await net.slashed(task_id)
+    [queued] = net.slashes(SlashQueued)
+    assert (queued.task_id, queued.offence) == (task_id, Offence.EQUIVOCATION)
+    assert (slash.slash_id, slash.operator) == (queued.slash_id, net.address(name))
+    assert (slash.amount_wei, slash.compensation_wei) == (ETHER, 0)
+    assert await net.stake(name) == 0
+    assert await net.chain.vault_balance() == ETHER
+    await net.pause(30)
+    assert len(net.slashes(SlashExecuted)) == 1
 
 
 def _slow_down(net: Network, name: str) -> None:
@@ -152,3 +182,56 @@ def _names(net: Network, task_id: bytes, name: str) -> None:
     [named] = equivocations.values()
     assert {named.first.verdict, named.second.verdict} == {Verdict.VALID, Verdict.INVALID}
     assert net.journal.said("equivocation", attester=net.address(name).hex())
+
+
+# --- definitions that wait for all votes -----------------------------------------------------------------
+@simulated(waits_for_all=True)
+async def test_a_silent_attester_is_waited_for_until_the_deadline(net: Network) -> None:
+    net.node("attester3").kill()
+    task_id = await net.ask(deadline_seconds=40)
+    await net.pause(35)
+    assert net.phase(task_id) is Phase.PERFORMED
+    assert (net.journal.of(CertificateMessage), net.events()) == ([], [])
+    await net.until(lambda: net.verdict(task_id) is Verdict.VALID, "it is settled", 20)
+    [message] = net.journal.of(CertificateMessage)
+    assert message.certificate.signers == (0, 1, 2)
+    await net.until(lambda: net.phase(task_id) is Phase.APPROVED, "its performer knows")
+    assert net.on_chain(task_id) == [OnChain(Verdict.VALID, batch_size=0)]
+
+
+@simulated(waits_for_all=True)
+async def test_an_attester_that_comes_back_makes_the_votes_complete(net: Network) -> None:
+    net.node("attester3").kill()
+    tasks = [await net.ask(deadline_seconds=300) for _ in range(2)]
+    await net.pause(20)
+    assert net.journal.of(CertificateMessage) == []
+    net.node("attester3").start()
+    for task_id in tasks:
+        assert await net.final(task_id) is Phase.APPROVED
+        assert net.verdict(task_id) is Verdict.VALID
+    assert [message.certificate.signers for message in net.journal.of(CertificateMessage)] == [(0, 1, 2, 3)] * 2
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        "after put unsettled",
+        "before publish certificate",
+        "after publish certificate",
+        "before submit late task",
+        "after submit late task",
+        "after confirm",
+        "after delete unsettled",
+    ],
+)
+@simulated(waits_for_all=True, roles={"attester3": naysayer})
+async def test_a_late_certificate_outlives_its_aggregator(net: Network, step: str) -> None:
+    """All votes are there, and one is against."""
+    net.node("aggregator0").steps.fatal = step
+    task_id = await net.ask(deadline_seconds=40)
+    await net.pause(20)
+    assert net.events() == []
+    await net.until(lambda: net.verdict(task_id) is Verdict.VALID, "it is settled", 90)
+    await net.pause(5)
+    assert net.node("aggregator0").steps.fatal is None
+    assert net.on_chain(task_id) == [OnChain(Verdict.VALID, batch_size=0)]

@@ -10,6 +10,7 @@ import sys
 from functools import cache
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 from eth_utils.abi import event_abi_to_log_topic, function_abi_to_4byte_selector
@@ -19,6 +20,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 CONTRACTS = REPOSITORY / "contracts"
 SCRIPTS = CONTRACTS / "script"
 TREES = sorted((CONTRACTS / "test" / "tree").glob("*.tree"))
+BRANCH = re.compile(r"[├└]")
 CODE_LIMIT = 24_576  # EIP-170
 CREATION_LIMIT = 49_152  # EIP-3860
 
@@ -38,11 +40,11 @@ def artifact(name: str) -> dict[str, object]:
     return loaded
 
 
-NAMES = ("OperatorRegistry", "AttestationCenter")
+NAMES = ("EpochTables", "OperatorRegistry", "AttestationCenter", "TaskEscrow", "SlashingCourt", "EigenLayerSource")
 
 
 def test_every_exported_contract_has_an_artifact() -> None:
-    assert exporter().EXPORTED == NAMES
+    assert tuple(Path(name).name for name in exporter().EXPORTED) == NAMES
     assert sorted(path.stem for path in (REPOSITORY / "shared" / "abi").glob("*.json")) == sorted(NAMES)
 
 
@@ -64,18 +66,65 @@ def test_artifact_can_be_deployed(name: str) -> None:
 
 def test_selectors_are_those_that_others_call() -> None:
     """A change of a signature is a change of protocol for everybody who talks to the contracts."""
-    entries = {entry["name"]: entry for entry in artifact("AttestationCenter")["abi"] if "name" in entry}  # type: ignore[attr-defined]
     details = "(bool,bytes,bytes,bytes)"
     info = "(bytes32,string,bytes,address,uint16,uint32)"
-    assert function_abi_to_4byte_selector(entries["submitTask"]) == _selector(f"submitTask({info},{details})")
-    batch = "submitBatch(bytes32,bytes32,uint32,uint32,address,bytes,bytes)"
-    assert function_abi_to_4byte_selector(entries["submitBatch"]) == _selector(batch)
-    settled = "BatchSettled(bytes32,bytes32,uint32,uint32,address)"
-    assert event_abi_to_log_topic(entries["BatchSettled"])[:4] == _selector(settled)
+    request = "(address,uint256,address,uint16,bytes32,string,string,bytes32,uint256,uint64)"
+    proof = "(bytes32,address,bytes32[])"
+    terms = "((uint80,uint80,uint80),uint32,uint32,uint32,bool,bool,bool,bool,address,address)"
+    vote = f"({info},uint8,uint16)"
+    allowance = "(uint256,uint64,bytes)"
+    registration = f"(address,address,uint8,uint256,bytes,bytes,bytes32,string,string,bytes,{allowance})"
+    collection = f"({request},bytes,bytes32,bool,uint32,bytes,{proof})"
+    _require_selectors(
+        "AttestationCenter",
+        f"submitTask({info},{details})",
+        f"submitTaskAfterDeadline({info},{details},{request})",
+        "submitBatch(bytes32,bytes32,uint32,uint32,address,bytes,bytes)",
+        f"createTaskDefinition(string,string,bytes32,string,{terms})",
+        f"requireSettled(bytes32,bytes32,bool,bytes32,{proof})",
+    )
+    _require_selectors("OperatorRegistry", f"register({registration})", "leave(address)", "withdraw(address)")
+    _require_selectors("EpochTables", "rollEpoch()", "rollSet(uint32,uint32)", "tableOf(uint32,uint32)")
+    _require_selectors("TaskEscrow", "deposit(address,address,uint256)", f"collect({collection}[])")
+    _require_selectors(
+        "SlashingCourt",
+        f"reportEquivocation({vote},{vote},bytes)",
+        f"nameHarmed(bytes32,{request})",
+        "executeSlash(bytes32)",
+    )
 
 
-def _selector(signature: str) -> bytes:
-    return keccak(text=signature)[:4]
+def test_events_are_those_that_others_read() -> None:
+    settled = "(address,bytes32,string,bytes,uint16,bytes32,address,bytes)"
+    _require_topics(
+        "AttestationCenter",
+        f"TaskSubmitted{settled}",
+        f"TaskRejected{settled}",
+        "BatchSettled(bytes32,bytes32,uint32,uint32,address)",
+    )
+    _require_topics(
+        "SlashingCourt",
+        "SlashQueued(bytes32,bytes32,address,uint8,uint64)",
+        "SlashExecuted(bytes32,bytes32,address,uint256,address,uint256)",
+        "SlashCancelled(bytes32,address)",
+    )
+    _require_topics("EpochTables", "EpochRolled(uint32,uint256,uint64,address)")
+
+
+def _require_selectors(contract: str, *signatures: str) -> None:
+    for signature in signatures:
+        selector = function_abi_to_4byte_selector(_entry(contract, signature))
+        assert selector == keccak(text=signature)[:4], signature
+
+
+def _require_topics(contract: str, *signatures: str) -> None:
+    for signature in signatures:
+        assert event_abi_to_log_topic(_entry(contract, signature)) == keccak(text=signature), signature
+
+
+def _entry(contract: str, signature: str) -> Any:
+    entries: Any = artifact(contract)["abi"]
+    return next(entry for entry in entries if entry.get("name") == signature.partition("(")[0])
 
 
 @pytest.mark.timeout(300)  # 12 s on one quiet core, and never quiet
@@ -102,10 +151,16 @@ def _check_script(name: str, *, timeout: float) -> None:
 
 
 def leaves(tree: Path) -> list[str]:
-    """The lines of a tree that no deeper line follows."""
-    lines = tree.read_text().splitlines()[1:]
-    depths = [re.search(r"[├└]", line).start() for line in lines]  # type: ignore[union-attr]
-    return [line for line, depth, following in zip(lines, depths, [*depths[1:], 0], strict=True) if following <= depth]
+    """The branches of a file of trees that no deeper one follows, each in one line; titles stand at the margin."""
+    branches: list[tuple[int, str]] = []
+    for line in tree.read_text().splitlines():
+        if match := BRANCH.search(line):
+            branches.append((match.start(), line))
+        elif line.startswith(("│", " ")):  # the branch goes on
+            depth, text = branches.pop()
+            branches.append((depth, f"{text} {line.strip('│ ')}"))
+    following = [depth for depth, _ in branches[1:]] + [0]
+    return [line for (depth, line), after in zip(branches, following, strict=True) if after <= depth]
 
 
 @cache
@@ -123,10 +178,14 @@ def vector_names() -> set[str]:
 @pytest.mark.parametrize("tree", TREES, ids=lambda tree: tree.stem)
 def test_every_branch_names_what_tests_it(tree: Path) -> None:
     for leaf in leaves(tree):
-        _, separator, target = leaf.rpartition(" · ")
+        if other := re.search(r"(\w+)\.tree$", leaf):
+            assert (tree.parent / f"{other[1]}.tree").exists(), leaf
+            continue
+        _, separator, targets = leaf.rpartition("· ")
         assert separator, f"no test named: {leaf}"
-        vector = re.fullmatch(r'vector "(.+)"', target)
-        assert (vector[1] in vector_names()) if vector else (target in names_of_tests()), leaf
+        for target in re.findall(r'vector "[^"]+"|[^,]+', targets):
+            vector = re.fullmatch(r'vector "(.+)"', target.strip())
+            assert (vector[1] in vector_names()) if vector else (target.strip() in names_of_tests()), leaf
 
 
 def test_there_are_trees() -> None:

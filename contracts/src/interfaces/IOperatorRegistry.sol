@@ -1,16 +1,51 @@
 // SPDX-License-Identifier: MIT
 pragma solidity ^0.8.28;
 
-import {IQuorumVerifier} from "./IQuorumVerifier.sol";
+import {IEpochTables} from "./IEpochTables.sol";
+import {IOperatorSource} from "./IOperatorSource.sol";
 
 /// @title Who may perform, attest and aggregate, with what stake
-/// @notice Stake moves in by `register` and `addStake`, out by `leave` and `withdraw`, and to the vault by a slash that
-/// the AttestationCenter executes. There is no other way and no administrator.
-interface IOperatorRegistry is IQuorumVerifier {
-    /// An operator as it is now. `voteKey` is the packed G2 point, 192 bytes, as registered; empty without one.
-    /// `stake` is in wei. `withdrawableAt` is in unix seconds, 0 for who has not left.
+/// @notice An **operator** is the address that signs task infos and transactions; its **owner** registered it, paid the
+/// stake and alone gets it back. Both may be one address. Stake moves in by `register` and `addStake`, out by `leave`
+/// and `withdraw`, and to the court by a slash. There is no other way: no role reaches it.
+interface IOperatorRegistry is IOperatorSource {
+    /// @param operator the signing address; zero: the caller itself
+    /// @param rewardsReceiver zero: the caller
+    /// @param roles sum of 1 performer, 2 attester, 4 aggregator
+    /// @param stake in base units of the stake token; the transaction's value if stake is the chain's own coin
+    /// @param voteKey packed G2 point, 192 bytes; empty when `roles` has no attester
+    /// @param possession packed G1 point, 96 bytes: the key's signature over the tables' `possessionDigest`
+    /// @param peerKey ed25519 public key of the libp2p identity
+    /// @param p2pAddress multiaddr without the peer id
+    /// @param consent the operator's signature over `consentDigest`; empty when the caller is the operator
+    /// @param allowance a signed ticket (`allowanceDigest`); ignored while registration is open
+    struct Registration {
+        address operator;
+        address rewardsReceiver;
+        uint8 roles;
+        uint256 stake;
+        bytes voteKey;
+        bytes possession;
+        bytes32 peerKey;
+        string p2pAddress;
+        string gatewayUrl;
+        bytes consent;
+        Allowance allowance;
+    }
+
+    /// A ticket of the allow-list's signer: for one operator, once, until `expiry` (unix seconds).
+    struct Allowance {
+        uint256 nonce;
+        uint64 expiry;
+        bytes signature;
+    }
+
+    /// An operator as it is now. `stake` in base units. `withdrawableAt` in unix seconds, 0 for who has not left.
+    /// `voteKey` is the packed G2 point that the next table will hold; empty without one.
     struct Operator {
         address operator;
+        address owner;
+        address rewardsReceiver;
         uint8 roles;
         bool isActive;
         uint64 withdrawableAt;
@@ -23,143 +58,97 @@ interface IOperatorRegistry is IQuorumVerifier {
 
     event OperatorRegistered(
         address indexed operator,
+        address indexed owner,
         uint8 roles,
         uint256 stake,
-        bytes voteKey,
         bytes32 peerKey,
         string p2pAddress,
         string gatewayUrl
     );
     event EndpointsUpdated(address indexed operator, string p2pAddress, string gatewayUrl);
+    event RewardsReceiverChanged(address indexed operator, address receiver);
     event StakeAdded(address indexed operator, uint256 amount, uint256 stake);
     event OperatorLeft(address indexed operator, uint64 withdrawableAt);
-    event StakeWithdrawn(address indexed operator, uint256 amount);
+    event StakeWithdrawn(address indexed operator, address indexed owner, uint256 amount);
     event OperatorSlashed(address indexed operator, uint256 amount, uint256 stake);
-    event VaultWithdrawn(uint256 amount);
-    event EpochRolled(uint32 indexed epoch, uint256 attesters, uint64 totalPower, address table);
-    event CenterSet(address center);
+    event CourtSet(address court);
 
-    // --- registering ---
-    error CenterNotSet();
+    error CourtNotSet();
     error AlreadyRegistered(address operator);
     error InvalidRoles(uint8 roles);
     error StakeTooSmall(uint256 stake, uint256 minimum);
     error StakeTooLarge(uint256 stake, uint256 maximum);
-    error VoteKeyLength(uint256 length);
-    error PossessionLength(uint256 length);
-    error VoteKeyTaken(bytes32 keyHash);
-    error InfinityVoteKey();
-    /// The key or its proof is no point of its group: a coordinate is not reduced, or it is off the curve or outside
-    /// the subgroup.
-    error MalformedVoteKey(bytes voteKey, bytes possession);
-    error PossessionMismatch(address operator, bytes32 keyHash);
+    error UnexpectedVoteKey();
     error InvalidPeerKey();
     error PeerKeyTaken(bytes32 peerKey);
     error EndpointTooLong(uint256 length, uint256 maximum);
-    error TooManyAttesters(uint256 maximum);
-
-    // --- afterwards ---
+    error InvalidConsent(address operator, address owner);
+    error AllowanceExpired(uint64 expiry);
+    error AllowanceUsed(uint256 nonce);
+    error InvalidAllowance(address operator);
     error NotRegistered(address operator);
+    error OnlyOwner(address caller, address owner);
     error AlreadyLeft(address operator);
     error NotLeft(address operator);
     error StillBonded(address operator, uint64 withdrawableAt);
-    /// The operator's power still votes in a valid table; it is out of them from `firstFreeEpoch` on.
-    error StillInTable(address operator, uint32 firstFreeEpoch);
-    /// Queued slashes have to be executed first; anyone can do that, the operator included.
+    /// The operator's power still counts in a valid table, that of `epoch`: roll, and wait out the grace window.
+    error StillInTable(address operator, uint32 epoch);
+    /// Queued slashes have to be executed or cancelled first; anyone can do the former, the owner included.
     error SlashPending(address operator, uint256 count);
     error AlreadyWithdrawn(address operator);
-    error EpochNotOver(uint64 rollableAt);
-    error TransferFailed(address to, uint256 amount);
-
-    // --- who may ---
-    error OnlyCenter(address caller);
-    error OnlyVault(address caller);
     error OnlyDeployer(address caller);
-    error CenterAlreadySet(address center);
-    error InvalidCenter(address center);
-    /// A constructor argument is out of its bounds.
+    error CourtAlreadySet(address court);
+    error InvalidCourt(address court);
     error InvalidSetting(string name, uint256 value);
 
-    /// @notice Registers the caller. For ever: an address, a vote key and a peer key serve one registration.
-    /// @param roles sum of 1 performer, 2 attester, 4 aggregator
-    /// @param voteKey packed G2 point, 192 bytes; may be empty when `roles` has no attester
-    /// @param possession packed G1 point, 96 bytes: the vote key's signature over `possessionDigest`; empty with no key
-    /// @param peerKey ed25519 public key of the libp2p identity
-    /// @param p2pAddress multiaddr without the peer id
-    function register(
-        uint8 roles,
-        bytes calldata voteKey,
-        bytes calldata possession,
-        bytes32 peerKey,
-        string calldata p2pAddress,
-        string calldata gatewayUrl
-    ) external payable;
+    /// @notice Registers an operator, with the caller as its owner. For ever: an address, a vote key and a peer key
+    /// serve one registration.
+    function register(Registration calldata registration) external payable;
 
-    function updateEndpoints(string calldata p2pAddress, string calldata gatewayUrl) external;
+    /// @notice Owner or operator.
+    function updateEndpoints(address operator, string calldata p2pAddress, string calldata gatewayUrl) external;
 
-    function addStake() external payable;
+    /// @notice Another vote key from the next epoch on. Owner or operator.
+    function rotateVoteKey(address operator, bytes calldata voteKey, bytes calldata possession) external;
 
-    /// @notice Starts the caller's exit: out of the next table at once, stake back after `unbondingSeconds`, slashable
-    /// until then. Final.
-    function leave() external;
+    /// @notice Owner only: a stolen hot key must not redirect money.
+    function setRewardsReceiver(address operator, address receiver) external;
 
-    /// @notice Pays the caller's whole remaining stake back.
-    function withdraw() external;
+    /// @notice Anyone may add to an operator's stake; it belongs to the owner from then on.
+    /// @param amount in base units; the transaction's value if stake is the chain's own coin
+    function addStake(address operator, uint256 amount) external payable;
 
-    /// @notice Freezes the active attesters into the next epoch's table. Anyone may, once `epochSeconds` have passed
-    /// since the last roll.
-    function rollEpoch() external returns (uint32 epoch);
+    /// @notice Starts an operator's exit: out of the next table at once, stake back after `unbondingSeconds`,
+    /// slashable until then. Final. Owner only.
+    function leave(address operator) external;
 
-    /// @notice Notes a rejection whose slash waits: the stake cannot leave before it. Center only.
-    function queueSlash(address operator) external;
-
-    /// @notice Moves `wad` (1e18 = all) of what stake there is to the vault's balance. Center only; never reverts for
-    /// an operator whose slash was queued, even if nothing is left.
-    function slash(address operator, uint256 wad) external returns (uint256 amount);
-
-    /// @notice Pays what slashing collected to the vault. Vault only.
-    function withdrawVault() external;
+    /// @notice Pays the whole remaining stake to the owner. Owner only.
+    function withdraw(address operator) external;
 
     /// @notice Names the one contract that may slash. Deployer only, once, and before anybody can register.
-    function setCenter(address center) external;
+    function setCourt(address court) external;
 
     // --- reading ---
-    function currentEpoch() external view returns (uint32);
-
-    /// @notice The epoch's attesters in index order; reverts with UnknownEpoch unless current or previous.
-    function tableOf(uint32 epoch)
-        external
-        view
-        returns (address[] memory operators, bytes[] memory voteKeys, uint64[] memory powers);
-
-    /// @notice When the next roll is allowed, in unix seconds; 0 before the first.
-    function rollableAt() external view returns (uint64);
-
-    /// @notice Everybody who registered and has not withdrawn, in no lasting order.
-    function operators() external view returns (Operator[] memory);
-
-    /// @notice At most `limit` of them from position `from`: for sets too large for one call.
+    /// @notice Everybody who registered and has not withdrawn, in no lasting order: at most `limit` from `from`.
     function operatorsFrom(uint256 from, uint256 limit) external view returns (Operator[] memory);
-
     function operatorCount() external view returns (uint256);
-
-    function operatorAt(uint256 position) external view returns (Operator memory);
 
     /// @notice Also answers for who has withdrawn; reverts with NotRegistered for a stranger.
     function operatorOf(address operator) external view returns (Operator memory);
 
-    /// @notice The roles that an address registered with, for ever: who left is still answerable for old tasks.
-    function rolesOf(address operator) external view returns (uint8);
+    /// @notice What an operator signs (raw, 65 bytes r, s, v) to be registered by `owner`: EIP-712 in this domain.
+    function consentDigest(address operator, address owner) external view returns (bytes32);
 
-    /// @notice What a vote key signs under the proof-of-possession suite; EIP-712 in the registry's own domain.
-    function possessionDigest(address operator, bytes32 keyHash) external view returns (bytes32);
+    /// @notice What the allow-list's signer signs: EIP-712 in this domain.
+    function allowanceDigest(address operator, uint256 nonce, uint64 expiry) external view returns (bytes32);
 
     function domainSeparator() external view returns (bytes32);
+    function tables() external view returns (IEpochTables);
+    function court() external view returns (address);
     function minimumStake() external view returns (uint256);
-    function unbondingSeconds() external view returns (uint64);
-    function epochSeconds() external view returns (uint64);
-    function vault() external view returns (address);
-    function vaultBalance() external view returns (uint256);
+    /// @notice Base units of stake that make one unit of voting power.
+    function powerUnit() external view returns (uint256);
     function totalStake() external view returns (uint256);
-    function center() external view returns (address);
+    /// @notice Who signs allowances; zero: registration is open.
+    function allowlistSigner() external view returns (address);
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 pragma solidity ^0.8.28;
 
-import {IOperatorRegistry} from "../interfaces/IOperatorRegistry.sol";
+import {IEpochTables} from "../interfaces/IEpochTables.sol";
 import {BLS12381} from "./BLS12381.sol";
 import {CodePage} from "./CodePage.sol";
 
@@ -9,8 +9,8 @@ import {CodePage} from "./CodePage.sol";
 library VoteKey {
     /// @dev Lengths first: they are cheap, and everything behind them reads fixed positions.
     function requireLengths(bytes calldata voteKey, bytes calldata possession) internal pure {
-        if (voteKey.length != BLS12381.PACKED_G2) revert IOperatorRegistry.VoteKeyLength(voteKey.length);
-        if (possession.length != BLS12381.PACKED_G1) revert IOperatorRegistry.PossessionLength(possession.length);
+        if (voteKey.length != BLS12381.PACKED_G2) revert IEpochTables.VoteKeyLength(voteKey.length);
+        if (possession.length != BLS12381.PACKED_G1) revert IEpochTables.PossessionLength(possession.length);
     }
 
     /// @dev e(possession, −g2) · e(H(digest), key) = 1. One pairing proves that the key is a point of the subgroup and
@@ -33,21 +33,32 @@ library VoteKey {
         BLS12381.loadG1(signature, input);
         BLS12381.storeNegatedGenerator(input + 128);
         BLS12381.loadG2(key, input + 512);
-        if (BLS12381.isInfinity(input + 512, BLS12381.PADDED_G2)) revert IOperatorRegistry.InfinityVoteKey();
+        if (BLS12381.isInfinity(input + 512, BLS12381.PADDED_G2)) revert IEpochTables.InfinityVoteKey();
         BLS12381.hashToG1(digest, BLS12381.POSSESSION_TAG, input + 384, input + BLS12381.PAIRING_INPUT);
         (bool isWellFormed, bool isOne) = BLS12381.isPairingOne(input);
-        if (!isWellFormed) revert IOperatorRegistry.MalformedVoteKey(voteKey, possession);
-        if (!isOne) revert IOperatorRegistry.PossessionMismatch(operator, keyHash);
+        if (!isWellFormed) revert IEpochTables.MalformedVoteKey(voteKey, possession);
+        if (!isOne) revert IEpochTables.PossessionMismatch(operator, keyHash);
     }
 
-    /// @dev Keeps the key as tables want it: negated, in a page of its own.
-    function write(bytes calldata voteKey) internal returns (address keyPage) {
-        bytes memory negated = voteKey;
+    /// @dev Keeps what a seat holds as seat pages want it: −key ‖ operator ‖ owner, in a page of its own. The key has
+    /// to be proven.
+    function write(bytes calldata voteKey, address operator, address owner) internal returns (address record) {
+        bytes memory data = abi.encodePacked(voteKey, operator, owner);
         uint256 point;
         assembly ("memory-safe") {
-            point := add(negated, 32)
+            point := add(data, 32)
         }
         BLS12381.negateG2(point);
-        return CodePage.write(negated);
+        return CodePage.write(data);
+    }
+
+    /// @dev The key of a record, packed and no longer negated.
+    function read(address record) internal view returns (bytes memory voteKey) {
+        voteKey = CodePage.readBytes(record, 0, BLS12381.PACKED_G2);
+        uint256 point;
+        assembly ("memory-safe") {
+            point := add(voteKey, 32)
+        }
+        BLS12381.negateG2(point);
     }
 }

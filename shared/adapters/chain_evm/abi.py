@@ -30,6 +30,7 @@ from shared.errors import ChainUnavailable, Reverted
 
 SELECTOR_BYTES = 4
 FOLDER = Path(__file__).resolve().parents[2] / "abi"
+CONTRACTS = ("EpochTables", "OperatorRegistry", "AttestationCenter", "TaskEscrow", "SlashingCourt", "EigenLayerSource")
 
 # What the compiler itself reverts with: require with a text, and checked arithmetic.
 _BUILT_IN = {bytes.fromhex("08c379a0"): ("Error", ["string"]), bytes.fromhex("4e487b71"): ("Panic", ["uint256"])}
@@ -104,6 +105,10 @@ class Abi:
         """The first topic of an event's logs."""
         return next(topic for topic, entry in self._events.items() if entry.name == event)
 
+    def has_event(self, log: Log) -> bool:
+        """Whether the log is of an event of this contract's."""
+        return log.topics[0] in self._events
+
     def event(self, log: Log) -> tuple[str, Mapping[str, Any]]:
         """Name and arguments of one of this contract's events; addresses as `0x` text."""
         entry = self._events[log.topics[0]]
@@ -118,6 +123,11 @@ class Abi:
         return entry.name, values | {name: value for (name, _), value in zip(entry.data, data, strict=True)}
 
 
+def tables_abi() -> Abi:
+    """The EpochTables'."""
+    return load("EpochTables")
+
+
 def registry_abi() -> Abi:
     """The OperatorRegistry's."""
     return load("OperatorRegistry")
@@ -128,6 +138,16 @@ def center_abi() -> Abi:
     return load("AttestationCenter")
 
 
+def escrow_abi() -> Abi:
+    """The TaskEscrow's."""
+    return load("TaskEscrow")
+
+
+def court_abi() -> Abi:
+    """The SlashingCourt's."""
+    return load("SlashingCourt")
+
+
 @cache
 def load(contract: str) -> Abi:
     """From the committed artifact."""
@@ -135,11 +155,12 @@ def load(contract: str) -> Abi:
 
 
 def reverted(data: bytes) -> Reverted:
-    """The error that revert data says, by its selector in either contract's ABI.
+    """The error that revert data says, by its selector in any of our ABIs: errors come through other contracts (the
+    tables' through the center, the registry's through the court).
 
     A text (`require`) becomes the name itself; an unknown selector, or data that does not decode, is shown in hex.
     """
-    known = _BUILT_IN | registry_abi().errors | center_abi().errors
+    known = _known_errors()
     selector = data[:SELECTOR_BYTES]
     if selector not in known:
         return Reverted(f"0x{data[:68].hex()}" if data else "no reason given")
@@ -149,6 +170,14 @@ def reverted(data: bytes) -> Reverted:
     except DecodingError:
         return Reverted(f"0x{data[:68].hex()}")
     return Reverted(str(arguments[0])) if name == "Error" else Reverted(name, arguments)
+
+
+@cache
+def _known_errors() -> dict[bytes, tuple[str, list[str]]]:
+    known = dict(_BUILT_IN)
+    for contract in CONTRACTS:
+        known |= load(contract).errors
+    return known
 
 
 def _entries(artifact: Artifact, kind: str) -> list[Any]:

@@ -124,10 +124,10 @@ class EvmClient:
         answer = await self.request("eth_getTransactionReceipt", tohex(tx_hash))
         return None if answer is None else Receipt.parse(answer)
 
-    async def logs(self, contract: Address, topics: Sequence[bytes], first: int, last: int) -> list[Log]:
-        """Of one contract, with one of `topics` as first topic, in chain order, both ends included."""
+    async def logs(self, contracts: Sequence[Address], topics: Sequence[bytes], first: int, last: int) -> list[Log]:
+        """Of any of the contracts, with one of `topics` as first topic, in chain order, both ends included."""
         wanted = {
-            "address": tohex(contract),
+            "address": [tohex(contract) for contract in contracts],
             "topics": [[tohex(topic) for topic in topics]],
             "fromBlock": hex(first),
             "toBlock": hex(last),

@@ -13,16 +13,28 @@ from typing import Any
 
 import structlog
 
-from shared.adapters.chain_evm.abi import center_abi
+from shared.adapters.chain_evm.abi import center_abi, court_abi
 from shared.adapters.chain_evm.client import EvmClient
 from shared.adapters.chain_evm.wire import Block, Log, address
+from shared.adapters.terms import Deployment
 from shared.constants import CHAIN_POLL_SECONDS, CONFIRMATIONS
 from shared.errors import ChainUnavailable
-from shared.types import Address, BatchInfo, BatchSettled, ChainEvent, Digest, Settled, SlashExecuted, SlashQueued
+from shared.types import (
+    BatchInfo,
+    BatchSettled,
+    ChainEvent,
+    Digest,
+    Offence,
+    Settled,
+    SlashCancelled,
+    SlashExecuted,
+    SlashQueued,
+)
 
 log = structlog.get_logger(__name__)
 
-EVENTS = ("TaskSubmitted", "TaskRejected", "BatchSettled", "SlashQueued", "SlashExecuted")
+CENTER_EVENTS = ("TaskSubmitted", "TaskRejected", "BatchSettled")
+COURT_EVENTS = ("SlashQueued", "SlashExecuted", "SlashCancelled")
 WINDOW_BLOCKS = 64  # read in steps small enough to walk back over; what is deeper is final
 SPAN_BLOCKS = 1000  # a request; public nodes refuse more, and those that refuse this get half
 MAX_BACK_OFF_SECONDS = 10.0
@@ -35,22 +47,22 @@ class _Reorganised(Exception):
 
 
 class EventReader:
-    """Reads the AttestationCenter's events. Each iterator of `events` keeps its own place."""
+    """Reads the AttestationCenter's and the SlashingCourt's events. Each iterator of `events` keeps its own place."""
 
     def __init__(
         self,
         client: EvmClient,
-        center: Address,
+        deployment: Deployment,
         *,
         poll_seconds: float = CHAIN_POLL_SECONDS,
         span_blocks: int = SPAN_BLOCKS,
     ) -> None:
-        self._client, self._center = client, center
+        self._client, self._deployment = client, deployment
         self._poll_seconds, self._span_blocks = poll_seconds, span_blocks
 
     async def events(self, from_block: int) -> AsyncIterator[ChainEvent]:
         """As `Settlement.events`. An unreachable node is waited for, however long."""
-        place = _Place(self._client, self._center, from_block, self._span_blocks)
+        place = _Place(self._client, self._deployment, from_block, self._span_blocks)
         back_off = self._poll_seconds
         is_lost = False
         while True:
@@ -75,11 +87,13 @@ class EventReader:
 class _Place:
     """How far one iterator has read."""
 
-    def __init__(self, client: EvmClient, center: Address, from_block: int, span_blocks: int) -> None:
-        self._client, self._center = client, center
+    def __init__(self, client: EvmClient, deployment: Deployment, from_block: int, span_blocks: int) -> None:
+        self._client = client
+        self._contracts = (deployment.center, deployment.court)
         self._from_block, self._most_blocks = from_block, span_blocks
         self._span_blocks = span_blocks
-        self._topics = [center_abi().topic(event) for event in EVENTS]
+        self._topics = [center_abi().topic(event) for event in CENTER_EVENTS]
+        self._topics += [court_abi().topic(event) for event in COURT_EVENTS]
         self._trail: deque[Block] = deque(maxlen=WINDOW_BLOCKS)  # the ends of the ranges read last
         self._seen: dict[_Key, int] = {}  # with the block's number; of the trail's ranges only
         self.next_block = from_block
@@ -131,7 +145,7 @@ class _Place:
         # Asked between two sights of the end: so the former range lies under the end, or the chain changed.
         if end is None or not await self._follows(end):
             raise _Reorganised
-        logs = await self._client.logs(self._center, self._topics, self.next_block, last)
+        logs = await self._client.logs(self._contracts, self._topics, self.next_block, last)
         fresh = [entry for entry in logs if _key(entry) not in self._seen]
         gas = await self._gas_of({entry.tx_hash: entry.block_hash for entry in fresh})
         now = await self._client.block(last)
@@ -173,19 +187,50 @@ def _key(entry: Log) -> _Key:
 
 
 def _event(entry: Log, gas_used: int) -> ChainEvent:
-    name, values = center_abi().event(entry)
-    block, tx_hash = entry.block, entry.tx_hash
+    abi = court_abi() if court_abi().has_event(entry) else center_abi()
+    name, values = abi.event(entry)
+    place: Any = {"block": entry.block, "tx_hash": entry.tx_hash}
     match name:
         case "BatchSettled":
-            return BatchSettled(_batch(values), block, tx_hash, gas_used)
+            return BatchSettled(batch=_batch(values), gas_used=gas_used, **place)
         case "SlashQueued":
-            operator = address(values["operator"])
-            return SlashQueued(Digest(values["taskId"]), operator, values["executableAt"], block, tx_hash)
+            return SlashQueued(
+                slash_id=Digest(values["slashId"]),
+                task_id=Digest(values["taskId"]),
+                operator=address(values["operator"]),
+                offence=_offence(values["offence"]),
+                executable_at=values["executableAt"],
+                **place,
+            )
         case "SlashExecuted":
-            operator = address(values["operator"])
-            return SlashExecuted(Digest(values["taskId"]), operator, values["amount"], block, tx_hash)
+            return SlashExecuted(
+                slash_id=Digest(values["slashId"]),
+                task_id=Digest(values["taskId"]),
+                operator=address(values["operator"]),
+                amount_wei=values["amount"],
+                requester=address(values["requester"]),
+                compensation_wei=values["compensation"],
+                **place,
+            )
+        case "SlashCancelled":
+            return SlashCancelled(slash_id=Digest(values["slashId"]), operator=address(values["operator"]), **place)
         case _:
-            return Settled(Digest(values["taskId"]), name == "TaskSubmitted", block, tx_hash, gas_used)
+            return Settled(
+                task_id=Digest(values["taskId"]),
+                is_approved=name == "TaskSubmitted",
+                gas_used=gas_used,
+                task_info_hash=Digest(values["taskInfoHash"]),
+                aggregator=address(values["aggregator"]),
+                indices=values["indices"],
+                **place,
+            )
+
+
+def _offence(value: int) -> Offence:
+    try:
+        return Offence(value)
+    except ValueError:
+        raise ChainUnavailable(f"event SlashQueued: there is no offence {value}") from None
 
 
 def _batch(values: Any) -> BatchInfo:

@@ -3,34 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import structlog
 
-from shared.adapters.chain_evm.abi import center_abi, registry_abi
+from shared.adapters.chain_evm.abi import Abi, center_abi, court_abi, registry_abi, tables_abi
 from shared.adapters.chain_evm.client import BlockTag, EvmClient
+from shared.adapters.chain_evm.forms import definition_of, operator_of
 from shared.adapters.chain_evm.wire import Call, address
-from shared.errors import Reverted
-from shared.types import (
-    Address,
-    Cid,
-    Digest,
-    Operator,
-    OperatorTable,
-    PeerKey,
-    Role,
-    TableEntry,
-    TaskDefinition,
-    Verdict,
-)
+from shared.adapters.terms import Deployment
+from shared.errors import ChainUnavailable, Reverted
+from shared.types import Address, Digest, Operator, OperatorTable, TableEntry, TaskDefinition, Verdict
 
 log = structlog.get_logger(__name__)
 
 PAGE_OPERATORS = 64  # a call: about 100 kB of hex
 # Registering costs stake, but everybody reads everybody: whoever pays for more than this is not listened to.
 MAX_OPERATORS = 4096
+MAX_EPOCH = 2**32 - 1
+MAX_DEFINITION = 2**16 - 1
+# Those of the valid epochs, and some that old batches are read by. The largest take a megabyte each.
+MAX_TABLES = 32
 # A table is immutable, unless a reorg rolls its epoch again. It is looked at again after twice its age, at most this.
 MAX_TABLE_AGE_SECONDS = 60.0
 
@@ -50,31 +46,43 @@ class _Cached:
 
 
 class EvmOperatorReader:
-    """Reads the OperatorRegistry and the AttestationCenter."""
+    """Reads the EpochTables, the OperatorRegistry, the AttestationCenter, and what the SlashingCourt owes."""
 
-    def __init__(self, client: EvmClient, *, registry: Address, center: Address) -> None:
-        self._client, self._registry, self._center = client, registry, center
-        self._tables: dict[int, _Cached] = {}  # of the two valid epochs
+    def __init__(self, client: EvmClient, deployment: Deployment) -> None:
+        self._client, self._deployment = client, deployment
+        self._tables: OrderedDict[tuple[int, int], _Cached] = OrderedDict()  # by epoch and set, last used last
         self._pages: dict[int, _Cached] = {}  # of operators, by position
 
     # --- OperatorReader ------------------------------------------------------------------------------
     async def current_epoch(self) -> int:
-        return int((await self._ask_registry("currentEpoch"))[0])
+        return int((await self._ask_tables("currentEpoch"))[0])
 
-    async def operator_table(self, epoch: int) -> OperatorTable | None:
-        current = await self.current_epoch()
-        if epoch < 1 or not current - 1 <= epoch <= current:
+    async def operator_table(self, epoch: int, attester_set: int = 0) -> OperatorTable | None:
+        """None for an attester set that nobody made, too."""
+        if not 1 <= epoch <= MAX_EPOCH:
             return None
-        self._tables = {known: table for known, table in self._tables.items() if known >= current - 1}
-        cached, now = self._tables.get(epoch), asyncio.get_running_loop().time()
+        key, now = (epoch, attester_set), asyncio.get_running_loop().time()
+        cached = self._tables.get(key)
         if cached is None or not cached.is_fresh(now):
             try:
-                raw = await self._client.call(Call(self._registry, registry_abi().call_data("tableOf", epoch)))
-            except Reverted:
-                return None  # rolled meanwhile
-            self._tables[epoch] = cached = _renewed(cached, raw, now, lambda: _table(epoch, raw))
+                raw = await self._call(self._deployment.tables, tables_abi(), "tableOf", epoch, attester_set)
+            except Reverted as error:
+                if error.name not in ("UnknownEpoch", "UnknownAttesterSet"):
+                    raise ChainUnavailable(f"tableOf: {error}") from None
+                self._tables.pop(key, None)  # a reorg took it back
+                return None
+            self._tables[key] = cached = _renewed(cached, raw, now, lambda: _table(epoch, attester_set, raw))
+            while len(self._tables) > MAX_TABLES:
+                self._tables.popitem(last=False)
+        if key in self._tables:  # not pushed out by others meanwhile
+            self._tables.move_to_end(key)
         table: OperatorTable = cached.value
         return table
+
+    async def is_expired(self, epoch: int) -> bool:
+        if not 0 <= epoch <= MAX_EPOCH:
+            return True  # there is no such epoch, and never will be
+        return bool((await self._ask_tables("isExpired", epoch))[0])
 
     async def operators(self) -> Sequence[Operator]:
         """Everybody who has not withdrawn. A set that needs several pages is read at one block."""
@@ -92,10 +100,15 @@ class EvmOperatorReader:
         return found
 
     async def task_definition(self, definition_id: int) -> TaskDefinition | None:
-        if not 0 <= definition_id < await self.task_definition_count():
+        if not 0 <= definition_id <= MAX_DEFINITION:
             return None
-        ((name, method, model_hash, card_cid),) = await self._ask_center("taskDefinition", definition_id)
-        return TaskDefinition(definition_id, name, method, Digest(model_hash), Cid(card_cid))
+        try:
+            (form,) = await self._ask_center("taskDefinition", definition_id)
+        except Reverted as error:
+            if error.name != "UnknownTaskDefinition":
+                raise ChainUnavailable(f"taskDefinition: {error}") from None
+            return None
+        return definition_of(definition_id, form)
 
     async def task_definition_count(self) -> int:
         return int((await self._ask_center("taskDefinitionCount"))[0])
@@ -111,24 +124,39 @@ class EvmOperatorReader:
         return bool(size)
 
     async def included(
-        self, root: Digest, task_id: Digest, task_info_hash: Digest, is_approved: bool, proof: Sequence[bytes]
+        self,
+        root: Digest,
+        task_id: Digest,
+        task_info_hash: Digest,
+        is_approved: bool,
+        voters_hash: Digest,
+        proof: Sequence[bytes],
     ) -> bool:
-        """Whether a settled batch has this verdict."""
-        answer = await self._ask_center("included", root, task_id, task_info_hash, is_approved, proof)
+        """Whether a settled batch has this verdict, by these voters."""
+        answer = await self._ask_center("included", root, task_id, task_info_hash, is_approved, voters_hash, proof)
         return bool(answer[0])
 
     async def stake_of(self, operator: Address) -> int:
         """In wei. Raises `Reverted("NotRegistered")`."""
-        (entry,) = await self._ask_registry("operatorOf", operator)
-        return _operator(entry).stake_wei
+        (form,) = await self._ask(self._deployment.registry, registry_abi(), "operatorOf", operator)
+        return operator_of(form).stake_wei
+
+    async def minimum_stake(self) -> int:
+        """In wei; with less, an attester has no power."""
+        return int((await self._ask(self._deployment.registry, registry_abi(), "minimumStake"))[0])
+
+    async def owed_to(self, account: Address) -> int:
+        """What slashes left to a harmed requester or to the vault, and nobody fetched yet, in wei."""
+        return int((await self._ask(self._deployment.court, court_abi(), "owedTo", account))[0])
 
     async def vault_balance(self) -> int:
-        """What slashing collected and nobody took out yet, in wei."""
-        return int((await self._ask_registry("vaultBalance"))[0])
+        """`owed_to` the vault: what slashing collected and compensated nobody."""
+        (vault,) = await self._ask(self._deployment.court, court_abi(), "vault")
+        return await self.owed_to(address(vault))
 
     async def rollable_at(self) -> int:
-        """When the next epoch may be rolled, in unix seconds; 0 before the first."""
-        return int((await self._ask_registry("rollableAt"))[0])
+        """When the next epoch may be rolled, in unix seconds; in the past when it is due at once."""
+        return int((await self._ask_tables("rollableAt"))[0])
 
     async def chain_time(self) -> int:
         """The newest block's, in unix seconds."""
@@ -137,21 +165,23 @@ class EvmOperatorReader:
     # --- asking --------------------------------------------------------------------------------------
     async def _page(self, position: int, block: BlockTag) -> tuple[Operator, ...]:
         data = registry_abi().call_data("operatorsFrom", position, PAGE_OPERATORS)
-        raw = await self._client.call(Call(self._registry, data), block=block)
+        raw = await self._client.call(Call(self._deployment.registry, data), block=block)
         now = asyncio.get_running_loop().time()
         cached = self._pages[position] = _renewed(self._pages.get(position), raw, now, lambda: _operators(raw))
         page: tuple[Operator, ...] = cached.value
         return page
 
-    async def _ask_registry(self, function: str, *arguments: Any) -> tuple[Any, ...]:
-        abi = registry_abi()
-        return abi.returned(
-            function, await self._client.call(Call(self._registry, abi.call_data(function, *arguments)))
-        )
+    async def _ask_tables(self, function: str, *arguments: Any) -> tuple[Any, ...]:
+        return await self._ask(self._deployment.tables, tables_abi(), function, *arguments)
 
     async def _ask_center(self, function: str, *arguments: Any) -> tuple[Any, ...]:
-        abi = center_abi()
-        return abi.returned(function, await self._client.call(Call(self._center, abi.call_data(function, *arguments))))
+        return await self._ask(self._deployment.center, center_abi(), function, *arguments)
+
+    async def _ask(self, contract: Address, abi: Abi, function: str, *arguments: Any) -> tuple[Any, ...]:
+        return abi.returned(function, await self._call(contract, abi, function, *arguments))
+
+    async def _call(self, contract: Address, abi: Abi, function: str, *arguments: Any) -> bytes:
+        return await self._client.call(Call(contract, abi.call_data(function, *arguments)))
 
 
 def _renewed(cached: _Cached | None, raw: bytes, now: float, decode: Any) -> _Cached:
@@ -161,26 +191,13 @@ def _renewed(cached: _Cached | None, raw: bytes, now: float, decode: Any) -> _Ca
     return cached
 
 
-def _table(epoch: int, raw: bytes) -> OperatorTable:
-    members, keys, powers = registry_abi().returned("tableOf", raw)
+def _table(epoch: int, attester_set: int, raw: bytes) -> OperatorTable:
+    members, keys, powers = tables_abi().returned("tableOf", raw)
     rows = zip(members, keys, powers, strict=True)
-    return OperatorTable(epoch, tuple(TableEntry(address(member), key, power) for member, key, power in rows))
+    entries = tuple(TableEntry(address(member), key, power) for member, key, power in rows)
+    return OperatorTable(epoch, entries, attester_set)
 
 
 def _operators(raw: bytes) -> tuple[Operator, ...]:
-    (entries,) = registry_abi().returned("operatorsFrom", raw)
-    return tuple(_operator(entry) for entry in entries)
-
-
-def _operator(entry: Any) -> Operator:
-    operator, roles, is_active, _, stake, peer_key, vote_key, p2p_address, gateway_url = entry
-    return Operator(
-        address=address(operator),
-        roles=Role(roles),
-        stake_wei=stake,
-        vote_key=vote_key,
-        peer_key=PeerKey(peer_key),
-        p2p_address=p2p_address,
-        gateway_url=gateway_url,
-        is_active=is_active,
-    )
+    (forms,) = registry_abi().returned("operatorsFrom", raw)
+    return tuple(operator_of(form) for form in forms)

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 
-from shared.adapters.chain_evm.abi import center_abi
+import structlog
+
+from shared.adapters.chain_evm.abi import center_abi, tables_abi
 from shared.adapters.chain_evm.events import EventReader
+from shared.adapters.chain_evm.forms import info_form, request_form
 from shared.adapters.chain_evm.reader import EvmOperatorReader
 from shared.adapters.chain_evm.sender import Sender
-from shared.adapters.indices import missing_of, signers_of
+from shared.adapters.terms import Deployment
 from shared.constants import CHAIN_POLL_SECONDS
-from shared.errors import CodecError
+from shared.errors import CodecError, Reverted
+from shared.indices import indices_of, missing_of
 from shared.interfaces import BatchSubmission
-from shared.types import Address, ChainEvent, Digest, TaskCertificate, Verdict
+from shared.types import ChainEvent, Digest, TaskCertificate, TaskRequest, Verdict
+
+log = structlog.get_logger(__name__)
+
+ROLL_SECONDS = 120.0  # ten blocks of Ethereum
 
 
 class EvmSettlement:
@@ -22,31 +31,37 @@ class EvmSettlement:
         self,
         sender: Sender,
         reader: EvmOperatorReader,
-        center: Address,
+        deployment: Deployment,
         *,
         poll_seconds: float = CHAIN_POLL_SECONDS,
     ) -> None:
-        self._sender, self._reader, self._center = sender, reader, center
-        self._events = EventReader(sender.client, center, poll_seconds=poll_seconds)
+        self._sender, self._reader, self._deployment = sender, reader, deployment
+        self._events = EventReader(sender.client, deployment, poll_seconds=poll_seconds)
 
     async def submit_task(self, certificate: TaskCertificate) -> Digest:
+        return await self._settle("submitTask", certificate)
+
+    async def submit_task_after_deadline(self, certificate: TaskCertificate, request: TaskRequest) -> Digest:
+        return await self._settle("submitTaskAfterDeadline", certificate, request_form(request))
+
+    async def _settle(self, function: str, certificate: TaskCertificate, *proof: Any) -> Digest:
+        """Writes the attester set's table first, once an epoch, where the chain does not have it yet."""
         is_approved = is_approval(certificate)
-        indices = await self._indices(certificate.task_info.epoch, certificate.signers, is_approved=is_approved)
-        info = certificate.task_info
-        fields = (
-            info.task_id,
-            info.proof_of_task,
-            info.data,
-            info.task_performer,
-            info.task_definition_id,
-            info.epoch,
-        )
+        indices = await self._indices(certificate)
         details = (is_approved, certificate.performer_signature, certificate.signature, indices)
-        return await self._sender.send(self._center, center_abi().call_data("submitTask", fields, details))
+        data = center_abi().call_data(function, info_form(certificate.task_info), details, *proof)
+        try:
+            return await self._sender.send(self._deployment.center, data)
+        except Reverted as error:
+            if error.name != "SetTableMissing":
+                raise
+            await self._roll_set(*error.arguments)
+        return await self._sender.send(self._deployment.center, data)
 
     async def submit_batch(self, batch: BatchSubmission) -> Digest:
         info = batch.batch
-        missing = await self._indices(info.epoch, batch.signers, is_approved=True)
+        table = await self._reader.operator_table(info.epoch)
+        missing = missing_of(batch.signers, table) if table else b""  # the contract refuses the epoch before it reads
         data = center_abi().call_data(
             "submitBatch",
             info.root,
@@ -57,10 +72,7 @@ class EvmSettlement:
             batch.signature,
             missing,
         )
-        return await self._sender.send(self._center, data)
-
-    async def execute_slash(self, task_id: Digest) -> Digest:
-        return await self._sender.send(self._center, center_abi().call_data("executeSlash", task_id))
+        return await self._sender.send(self._deployment.center, data)
 
     async def verdict_of(self, task_id: Digest) -> Verdict | None:
         return await self._reader.verdict_of(task_id)
@@ -74,12 +86,24 @@ class EvmSettlement:
     def events(self, from_block: int) -> AsyncIterator[ChainEvent]:
         return self._events.events(from_block)
 
-    async def _indices(self, epoch: int, signers: tuple[int, ...], *, is_approved: bool) -> bytes:
-        table = await self._reader.operator_table(epoch)
-        if table is None:
-            return b""  # the contract refuses the epoch before it reads them
-        encode = missing_of if is_approved else signers_of
-        return encode(signers, len(table.entries))
+    async def _indices(self, certificate: TaskCertificate) -> bytes:
+        """In the table that votes on the task. For a definition or an epoch that the chain does not know there are
+        none: the contract refuses those before it reads them."""
+        info = certificate.task_info
+        definition = await self._reader.task_definition(info.task_definition_id)
+        if definition is None:
+            return b""
+        table = await self._reader.operator_table(info.epoch, definition.terms.attester_set)
+        return b"" if table is None else indices_of(certificate, table)
+
+    async def _roll_set(self, epoch: int, attester_set: int) -> None:
+        try:
+            data = tables_abi().call_data("rollSet", epoch, attester_set)
+            await self._sender.confirm(await self._sender.send(self._deployment.tables, data), ROLL_SECONDS)
+            log.info("attester set rolled", epoch=epoch, attester_set=attester_set)
+        except Reverted as error:
+            if error.name != "SetAlreadyRolled":  # by another aggregator with the same certificate
+                raise
 
 
 def is_approval(certificate: TaskCertificate) -> bool:

@@ -12,14 +12,14 @@ from collections import deque
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
-from shared.adapters.memory.chain_center import CenterModel
+from shared.adapters.memory.chain_hub import HubModel
 from shared.errors import Dropped, Reverted
 from shared.types import ChainEvent, Digest
 
 REORG_BLOCKS = 64  # as deep as the reader on the real chain remembers
 
 Emit = Callable[[int, Digest, int], ChainEvent]  # block, transaction, gas: an event that is not mined yet
-Action = Callable[[CenterModel, int], list[Emit]]  # on a state, at a block's time
+Action = Callable[[HubModel, int], list[Emit]]  # on a state, at a block's time
 
 
 @dataclass(slots=True, eq=False)
@@ -40,7 +40,7 @@ class _Mined:
     """A block that is not empty. Empty ones are only counted."""
 
     number: int
-    state_before: CenterModel
+    state_before: HubModel
     transactions: list[Transaction]
     first_event: int
 
@@ -49,7 +49,7 @@ class _Mined:
 class Ledger:
     """One chain, shared by all who are connected to it."""
 
-    state: CenterModel
+    state: HubModel
     block_seconds: float
     time_zero: float  # unix seconds at the event loop's time 0
     events: list[ChainEvent] = field(default_factory=list)  # of the branch that is the chain now

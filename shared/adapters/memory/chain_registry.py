@@ -1,263 +1,231 @@
-"""A model of the OperatorRegistry: the contract's state and rules, its checks in its order, its errors by its names.
-
-Values are frozen and `copy` is shallow, so that a refused transaction and a reorg cost little to take back.
-"""
+"""A model of the OperatorRegistry: as chain_tables.py, for stake. Left out: the allow-list, pauses, and changing
+endpoints, vote key and rewards receiver, which nothing behind `shared.interfaces` does."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from eth_utils.crypto import keccak
-from py_arkworks_bls12381 import G2Point
-
-from shared import quorum
-from shared.adapters.indices import signers_of
+from shared.adapters.memory.chain_coins import Coins, hex_of, require_within
+from shared.adapters.memory.chain_tables import TablesModel
 from shared.adapters.terms import NetworkTerms, Registration
-from shared.constants import GWEI, MAX_ATTESTERS, WAD
-from shared.crypto import bls
+from shared.constants import WAD
+from shared.crypto import ecdsa
 from shared.digests import Domain
-from shared.errors import CodecError, Reverted
-from shared.types import Address, Digest, Operator, OperatorTable, Role, TableEntry, Verdict
+from shared.errors import Reverted
+from shared.types import Address, Operator, PeerKey, Role
 
-MAX_STAKE_WEI = (2**64 - 1) // 128 * GWEI
+MAX_STAKE_WEI = 2**96 - 1
+MAX_POWER = 2**32 - 1
 MAX_UNBONDING_SECONDS = 365 * 24 * 3600
-MAX_EPOCH_SECONDS = 30 * 24 * 3600
 MAX_ENDPOINT_BYTES = 320
 ALL_ROLES = 7
+NOBODY = Address(bytes(20))
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
     """What the registry knows of one operator."""
 
+    owner: Address
+    receiver: Address
     registration: Registration
     stake_wei: int
     withdrawable_at: int = 0
-    first_free_epoch: int = 0
+    left_epoch: int = 0  # whose table may still count who left; 0: none
     pending_slashes: int = 0
     is_withdrawn: bool = False
 
 
 @dataclass(slots=True)
 class RegistryModel:
-    """Senders are arguments; `now` is the block's time in unix seconds. All methods but `copy` raise `Reverted`, and
-    change nothing then."""
+    """Senders are arguments; `now` is the block's time in unix seconds. Methods raise `Reverted`, and change nothing
+    then, but for what the caller throws away with the state."""
 
-    domain: Domain  # of proofs of possession
+    domain: Domain  # of consents
     terms: NetworkTerms
+    coins: Coins
+    tables: TablesModel
     accounts: dict[Address, Account] = field(default_factory=dict)
     listed: list[Address] = field(default_factory=list)
-    attesters: list[Address] = field(default_factory=list)
-    taken_keys: set[bytes] = field(default_factory=set)  # of votes and of peers
-    tables: dict[int, OperatorTable] = field(default_factory=dict)  # the two valid ones
-    epoch: int = 0
-    rolled_at: int = 0
-    total_stake_wei: int = 0
-    vault_wei: int = 0
+    peer_keys: set[PeerKey] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         terms = self.terms
-        _require_within("minimumStake", terms.minimum_stake_wei, GWEI, MAX_STAKE_WEI)
-        _require_within("unbondingSeconds", terms.unbonding_seconds, 1, MAX_UNBONDING_SECONDS)
-        _require_within("epochSeconds", terms.epoch_seconds, 1, MAX_EPOCH_SECONDS)
-        _require_within("vault", int.from_bytes(terms.vault, "big"), 1, 2**160 - 1)
+        require_within("powerUnit", terms.power_unit_wei, 1, MAX_STAKE_WEI)
+        require_within("minimumStake", terms.minimum_stake_wei, terms.power_unit_wei, MAX_STAKE_WEI)
+        require_within("unbondingSeconds", terms.unbonding_seconds, 1, MAX_UNBONDING_SECONDS)
 
-    def copy(self) -> RegistryModel:
-        """Another registry in the same state."""
+    def copy(self, coins: Coins) -> RegistryModel:
+        """Another registry in the same state, with tables of its own."""
         return replace(
             self,
+            coins=coins,
+            tables=self.tables.copy(),
             accounts=dict(self.accounts),
             listed=list(self.listed),
-            attesters=list(self.attesters),
-            taken_keys=set(self.taken_keys),
-            tables=dict(self.tables),
+            peer_keys=set(self.peer_keys),
         )
 
-    # --- joining and leaving -------------------------------------------------------------------------
+    # --- joining -------------------------------------------------------------------------------------
     def register(self, sender: Address, registration: Registration) -> None:
-        roles, stake = int(registration.roles), registration.stake_wei
-        if sender in self.accounts:
-            raise Reverted("AlreadyRegistered", (_hex(sender),))
-        if not 0 < roles <= ALL_ROLES:
-            raise Reverted("InvalidRoles", (roles,))
+        """With the sender as the owner."""
+        operator = registration.operator or sender
+        if operator in self.accounts:
+            raise Reverted("AlreadyRegistered", (hex_of(operator),))
+        consent = self.domain.consent(operator, sender)
+        if operator != sender and not ecdsa.is_signed_by(operator, consent, registration.consent):
+            raise Reverted("InvalidConsent", (hex_of(operator), hex_of(sender)))
+        self._require_roles(registration)
+        self._take_peer_key(registration.peer_key)
+        stake = registration.stake_wei
         if stake < self.terms.minimum_stake_wei:
             raise Reverted("StakeTooSmall", (stake, self.terms.minimum_stake_wei))
-        if registration.peer_key == bytes(32):
-            raise Reverted("InvalidPeerKey")
-        if registration.peer_key in self.taken_keys:
-            raise Reverted("PeerKeyTaken", (registration.peer_key,))
-        if stake > MAX_STAKE_WEI:
-            raise Reverted("StakeTooLarge", (stake, MAX_STAKE_WEI))
-        is_attester = Role.ATTESTER in registration.roles
-        if is_attester and len(self.attesters) == MAX_ATTESTERS:
-            raise Reverted("TooManyAttesters", (MAX_ATTESTERS,))
+        _require_at_most(stake)
         _require_endpoints(registration)
-        if is_attester or registration.vote_key or registration.possession:
-            self._require_vote_key(sender, registration)
-            self.taken_keys.add(registration.vote_key)
-        self.taken_keys.add(registration.peer_key)
-        self.accounts[sender] = Account(registration, stake)
-        self.total_stake_wei += stake
-        self.listed.append(sender)
-        if is_attester:
-            self.attesters.append(sender)
+        receiver = registration.rewards_receiver or sender
+        self.accounts[operator] = Account(sender, receiver, registration, stake)
+        self.listed.append(operator)
+        self.coins.take(self.domain.contract, stake)
+        if Role.ATTESTER in registration.roles:
+            self.tables.seat(operator, registration.vote_key, registration.possession, self._power_of(stake))
 
-    def _require_vote_key(self, sender: Address, registration: Registration) -> None:
-        key, possession = registration.vote_key, registration.possession
-        if len(key) != bls.G2_BYTES:
-            raise Reverted("VoteKeyLength", (len(key),))
-        if len(possession) != bls.G1_BYTES:
-            raise Reverted("PossessionLength", (len(possession),))
-        key_hash = keccak(key)
-        if key in self.taken_keys:
-            raise Reverted("VoteKeyTaken", (key_hash,))
-        if not any(key):
-            raise Reverted("InfinityVoteKey")
-        try:
-            bls.check_public_key(key)
-        except CodecError:
-            raise Reverted("MalformedVoteKey", (key, possession)) from None
-        if any(possession) and not _is_g1(possession):
-            raise Reverted("MalformedVoteKey", (key, possession))
-        if not bls.verify_possession(key, self.domain.key_possession(sender, key), possession):
-            raise Reverted("PossessionMismatch", (_hex(sender), key_hash))
+    def add_stake(self, operator: Address, amount: int) -> None:
+        """Anyone's, for the owner."""
+        account = self._staying(operator)
+        _require_at_most(account.stake_wei + amount)
+        self.coins.take(self.domain.contract, amount)
+        self._set_stake(operator, account.stake_wei + amount, may_roll_now=False)
 
-    def leave(self, sender: Address, now: int) -> None:
-        account = self._staying(sender)
-        withdrawable_at, first_free = now + self.terms.unbonding_seconds, 0
-        if sender in self.attesters:
-            _swap_out(self.attesters, sender)
-            first_free = self.epoch + 2 if self.epoch else 0
-        self.accounts[sender] = replace(account, withdrawable_at=withdrawable_at, first_free_epoch=first_free)
+    @staticmethod
+    def _require_roles(registration: Registration) -> None:
+        roles = int(registration.roles)
+        if not 0 < roles <= ALL_ROLES:
+            raise Reverted("InvalidRoles", (roles,))
+        if (registration.vote_key or registration.possession) and Role.ATTESTER not in registration.roles:
+            raise Reverted("UnexpectedVoteKey")
 
-    def withdraw(self, sender: Address, now: int) -> int:
-        """The wei that are paid out."""
-        account = self._registered(sender)
+    def _take_peer_key(self, peer_key: PeerKey) -> None:
+        if peer_key == bytes(32):
+            raise Reverted("InvalidPeerKey")
+        if peer_key in self.peer_keys:
+            raise Reverted("PeerKeyTaken", (peer_key,))
+        self.peer_keys.add(peer_key)
+
+    # --- leaving -------------------------------------------------------------------------------------
+    def leave(self, sender: Address, operator: Address, now: int) -> None:
+        account = self._staying(operator)
+        self._require_owner(sender, operator)
+        withdrawable_at, left_epoch = now + self.terms.unbonding_seconds, 0
+        if Role.ATTESTER in account.registration.roles:
+            left_epoch = self.tables.epoch
+            self.tables.unseat(operator)
+        self.accounts[operator] = replace(account, withdrawable_at=withdrawable_at, left_epoch=left_epoch)
+
+    def withdraw(self, sender: Address, operator: Address, now: int) -> int:
+        """The wei that go to the owner."""
+        account = self._require_owner(sender, operator)
         if account.withdrawable_at == 0:
-            raise Reverted("NotLeft", (_hex(sender),))
+            raise Reverted("NotLeft", (hex_of(operator),))
         if account.is_withdrawn:
-            raise Reverted("AlreadyWithdrawn", (_hex(sender),))
+            raise Reverted("AlreadyWithdrawn", (hex_of(operator),))
         if now < account.withdrawable_at:
-            raise Reverted("StillBonded", (_hex(sender), account.withdrawable_at))
-        if self.epoch < account.first_free_epoch:
-            raise Reverted("StillInTable", (_hex(sender), account.first_free_epoch))
+            raise Reverted("StillBonded", (hex_of(operator), account.withdrawable_at))
+        if account.left_epoch and not self.tables.is_expired(account.left_epoch, now):
+            raise Reverted("StillInTable", (hex_of(operator), account.left_epoch))
         if account.pending_slashes:
-            raise Reverted("SlashPending", (_hex(sender), account.pending_slashes))
-        self.accounts[sender] = replace(account, stake_wei=0, is_withdrawn=True)
-        self.total_stake_wei -= account.stake_wei
-        _swap_out(self.listed, sender)
+            raise Reverted("SlashPending", (hex_of(operator), account.pending_slashes))
+        self.accounts[operator] = replace(account, stake_wei=0, is_withdrawn=True)
+        _swap_out(self.listed, operator)
+        self.coins.pay(self.domain.contract, account.owner, account.stake_wei)
         return account.stake_wei
 
-    # --- epochs --------------------------------------------------------------------------------------
-    @property
-    def rollable_at(self) -> int:
-        return self.rolled_at + self.terms.epoch_seconds if self.epoch else 0
-
-    def roll_epoch(self, now: int) -> int:
-        if now < self.rollable_at:
-            raise Reverted("EpochNotOver", (self.rollable_at,))
-        active = [(address, self.accounts[address]) for address in self.attesters if self._is_active(address)]
-        entries = [
-            TableEntry(address, account.registration.vote_key, account.stake_wei // GWEI) for address, account in active
-        ]
-        self.epoch, self.rolled_at = self.epoch + 1, now
-        former = {n: table for n, table in self.tables.items() if n == self.epoch - 1}
-        self.tables = former | {self.epoch: OperatorTable(self.epoch, tuple(entries))}
-        return self.epoch
-
-    def table_at(self, epoch: int) -> OperatorTable:
-        if epoch not in self.tables:
-            raise Reverted("UnknownEpoch", (epoch, self.epoch))
-        return self.tables[epoch]
-
-    def verify_quorum(self, digest: Digest, epoch: int, *, is_approval: bool, signature: bytes, indices: bytes) -> int:
-        """The signers' power."""
-        if len(signature) != bls.G1_BYTES:
-            raise Reverted("SignatureLength", (len(signature),))
-        table = self.table_at(epoch)
-        named = signers_of(tuple(indices), len(table.entries))
-        signers = [i for i in range(len(table.entries)) if (i in named) is not is_approval]
-        power = quorum.power_of(table, signers)
-        if not quorum.reached(Verdict.VALID if is_approval else Verdict.INVALID, power, table.total_power):
-            raise Reverted("QuorumNotReached", (power, table.total_power, is_approval))
-        _require_signed([table.entries[i].vote_key for i in signers], digest, signature)
-        return power
-
-    # --- slashing ------------------------------------------------------------------------------------
-    def queue_slash(self, operator: Address) -> None:
-        account = self.accounts[operator]
+    # --- slashing: the court's -----------------------------------------------------------------------
+    def hold_exit(self, operator: Address) -> None:
+        account = self.registered(operator)
         self.accounts[operator] = replace(account, pending_slashes=account.pending_slashes + 1)
 
-    def slash(self, operator: Address, wad: int) -> int:
-        """The wei that moved to the vault."""
-        account = self.accounts[operator]
-        amount = account.stake_wei * wad // WAD
-        self.accounts[operator] = replace(
-            account, stake_wei=account.stake_wei - amount, pending_slashes=account.pending_slashes - 1
-        )
-        self.total_stake_wei -= amount
-        self.vault_wei += amount
+    def release_exit(self, operator: Address) -> None:
+        account = self.registered(operator)
+        self.accounts[operator] = replace(account, pending_slashes=account.pending_slashes - 1)
+
+    def slash(self, court: Address, operator: Address, wad: int) -> int:
+        """The wei that moved to the court."""
+        self.release_exit(operator)
+        stake = self.accounts[operator].stake_wei
+        amount = stake * wad // WAD
+        self._set_stake(operator, stake - amount, may_roll_now=True)
+        self.coins.pay(self.domain.contract, court, amount)
         return amount
 
+    def _set_stake(self, operator: Address, stake: int, *, may_roll_now: bool) -> None:
+        account = self.accounts[operator]
+        self.accounts[operator] = replace(account, stake_wei=stake)
+        if Role.ATTESTER not in account.registration.roles or account.withdrawable_at:
+            return
+        power = self._power_of(stake)
+        if power != self._power_of(account.stake_wei):
+            self.tables.set_power(operator, power, may_roll_now=may_roll_now)
+
+    def _power_of(self, stake: int) -> int:
+        return 0 if stake < self.terms.minimum_stake_wei else min(stake // self.terms.power_unit_wei, MAX_POWER)
+
     # --- reading -------------------------------------------------------------------------------------
+    @property
+    def total_stake_wei(self) -> int:
+        return sum(account.stake_wei for account in self.accounts.values())
+
     def roles_of(self, operator: Address) -> Role:
         """Those that it registered with, for ever; none for a stranger."""
         account = self.accounts.get(operator)
         return account.registration.roles if account else Role(0)
 
+    def rewards_receiver_of(self, operator: Address) -> Address:
+        """Nobody for a stranger."""
+        account = self.accounts.get(operator)
+        return account.receiver if account else NOBODY
+
     def operators(self) -> tuple[Operator, ...]:
         return tuple(self._describe(address) for address in self.listed)
 
-    def stake_of(self, operator: Address) -> int:
-        return self._registered(operator).stake_wei
+    def registered(self, operator: Address) -> Account:
+        """Raises `Reverted("NotRegistered")`."""
+        if operator not in self.accounts:
+            raise Reverted("NotRegistered", (hex_of(operator),))
+        return self.accounts[operator]
 
     def _describe(self, address: Address) -> Operator:
         account = self.accounts[address]
         given = account.registration
         return Operator(
             address=address,
+            owner=account.owner,
+            rewards_receiver=account.receiver,
             roles=given.roles,
             stake_wei=account.stake_wei,
-            vote_key=given.vote_key,
+            vote_key=self.tables.vote_key_of(address),
             peer_key=given.peer_key,
             p2p_address=given.p2p_address,
             gateway_url=given.gateway_url,
-            is_active=self._is_active(address),
+            is_active=account.withdrawable_at == 0 and account.stake_wei >= self.terms.minimum_stake_wei,
+            withdrawable_at=account.withdrawable_at,
         )
 
-    def _is_active(self, operator: Address) -> bool:
-        account = self.accounts[operator]
-        return account.withdrawable_at == 0 and account.stake_wei >= self.terms.minimum_stake_wei
-
-    def _registered(self, operator: Address) -> Account:
-        if operator not in self.accounts:
-            raise Reverted("NotRegistered", (_hex(operator),))
-        return self.accounts[operator]
-
     def _staying(self, operator: Address) -> Account:
-        account = self._registered(operator)
+        account = self.registered(operator)
         if account.withdrawable_at:
-            raise Reverted("AlreadyLeft", (_hex(operator),))
+            raise Reverted("AlreadyLeft", (hex_of(operator),))
+        return account
+
+    def _require_owner(self, sender: Address, operator: Address) -> Account:
+        account = self.registered(operator)
+        if sender != account.owner:
+            raise Reverted("OnlyOwner", (hex_of(sender), hex_of(account.owner)))
         return account
 
 
-def _require_signed(keys: list[bytes], digest: Digest, signature: bytes) -> None:
-    if not any(signature):
-        raise Reverted("InfinitySignature")
-    if sum((G2Point.from_xy_bytes_unchecked_be(key) for key in keys), G2Point.identity()) == G2Point.identity():
-        raise Reverted("InfinityAggregate")
-    if not _is_g1(signature):
-        raise Reverted("MalformedSignature", (signature,))
-    if not bls.verify_aggregate(keys, digest, signature):
-        raise Reverted("SignatureMismatch", (digest,))
-
-
-def _is_g1(packed: bytes) -> bool:
-    try:
-        bls.aggregate([packed])
-    except CodecError:
-        return False
-    return True
+def _require_at_most(stake: int) -> None:
+    if stake > MAX_STAKE_WEI:
+        raise Reverted("StakeTooLarge", (stake, MAX_STAKE_WEI))
 
 
 def _require_endpoints(registration: Registration) -> None:
@@ -266,16 +234,7 @@ def _require_endpoints(registration: Registration) -> None:
         raise Reverted("EndpointTooLong", (longest, MAX_ENDPOINT_BYTES))
 
 
-def _require_within(name: str, value: int, smallest: int, largest: int) -> None:
-    if not smallest <= value <= largest:
-        raise Reverted("InvalidSetting", (name, value))
-
-
 def _swap_out(members: list[Address], leaver: Address) -> None:
-    """The last takes the leaver's place, as in the contract: indices of the next table depend on it."""
+    """The last takes the leaver's place, as in the contract: a page of operators is in that order."""
     members[members.index(leaver)] = members[-1]
     members.pop()
-
-
-def _hex(address: Address) -> str:
-    return "0x" + address.hex()

@@ -76,7 +76,7 @@ async def test_an_outage_is_not_a_reorg() -> None:
 async def test_a_batch_is_looked_for_by_its_root() -> None:
     async with looking() as (world, faulty, finality):
         certificates = [world.certificate(world.info(name)) for name in "ab"]
-        batch = make_batch(world.domain, certificates, 1, AGGREGATOR.address)
+        batch = make_batch(world.domain, certificates, 1, AGGREGATOR.address, world.roster.table_of)
         assert not await finality.stands(batch.info.root, batch.certificates)
         assert (faulty.count("is_batch_settled"), faulty.count("verdict_of")) == (1, 0)
 
@@ -87,7 +87,7 @@ async def test_what_is_kept_is_there_after_kill_9_until_it_is_dropped() -> None:
     file = MemoryFile()
     async with looking(file) as (world, _, finality):
         one, two = (world.certificate(world.info(name)) for name in "ab")
-        batch = make_batch(world.domain, [one, two], 1, AGGREGATOR.address)
+        batch = make_batch(world.domain, [one, two], 1, AGGREGATOR.address, world.roster.table_of)
         await finality.keep(one.task_info.task_id, (one,))
         await finality.keep(batch.info.root, batch.certificates)
         file.kill()

@@ -90,6 +90,39 @@ def test_a_repeated_vote_counts_once() -> None:
     assert not pool.has_counted(replace(vote(), task_id=sha("another task")))
 
 
+@pytest.mark.parametrize(
+    ("powers", "valid", "invalid", "is_complete"),
+    [
+        ((2, 2, 1, 1), (0, 1, 2), (), False),
+        ((2, 2, 1, 1), (0, 1, 2, 3), (), True),
+        ((2, 2, 1, 1), (0, 3), (1, 2), True),
+        ((2, 2, 1, 1), (), (0, 1, 2, 3), True),
+        ((2, 2, 1, 0), (0, 1, 2), (), True),  # a seat without power has no vote
+    ],
+)
+def test_votes_are_waited_for_until_all_are_there_or_the_deadline_is_over(
+    powers: Sequence[int], valid: Sequence[int], invalid: Sequence[int], is_complete: bool
+) -> None:
+    pool = VotePool()
+    message = task_message()
+    tally = pool.open(DOMAIN.task_info_hash(INFO), message, table_of(powers=powers))
+    counted(pool, *(vote(index) for index in valid), *(vote(index, verdict=INVALID) for index in invalid))
+    pool.add_abstention(abstention(3), tally)
+    assert tally.is_complete() is is_complete
+    deadline = message.request.deadline
+    assert [tally.waits(deadline + after) for after in (-1, 0, 0.5)] == [not is_complete, not is_complete, False]
+
+
+def test_an_equivocator_is_waited_for() -> None:
+    """It has no vote any more, and the contract wants one."""
+    pool = VotePool()
+    tally = opened(pool)
+    counted(pool, *(vote(index) for index in range(4)))
+    assert tally.is_complete()
+    assert counted(pool, vote(3, verdict=INVALID)) == [Counted.EQUIVOCATION]
+    assert not tally.is_complete()
+
+
 def test_strangers_count_for_nothing() -> None:
     pool, small = VotePool(), table_of(members=ATTESTERS[:2], powers=(1, 1))
     tally = pool.open(DOMAIN.task_info_hash(INFO), task_message(), small)

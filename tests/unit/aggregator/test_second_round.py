@@ -56,7 +56,7 @@ async def table(weights: Sequence[int] = (1, 1, 1, 1)) -> AsyncIterator[Table]:
     async with World(weights) as world, world.gossip_of(AGGREGATOR) as gossip:
         second = SecondRound(domain=world.domain, roster=lambda: world.roster, gossip=gossip, topics=world.topics)
         certificates = [world.certificate(world.info(name)) for name in "ab"]
-        batch = make_batch(world.domain, certificates, 1, AGGREGATOR.address)
+        batch = make_batch(world.domain, certificates, 1, AGGREGATOR.address, world.roster.table_of)
         yield Table(world, second, gossip, await world.bystander(), batch)
 
 
@@ -175,7 +175,9 @@ async def test_a_transport_that_fails_is_a_batch_without_a_quorum() -> None:
 @virtual
 async def test_two_batches_at_once_do_not_mix() -> None:
     async with table() as t:
-        other = make_batch(t.world.domain, [t.world.certificate(t.world.info("c"))], 1, AGGREGATOR.address)
+        other = make_batch(
+            t.world.domain, [t.world.certificate(t.world.info("c"))], 1, AGGREGATOR.address, t.world.roster.table_of
+        )
         first, second = (asyncio.create_task(t.round.sign(batch)) for batch in (t.batch, other))
         await asyncio.sleep(0)
         for index in range(3):

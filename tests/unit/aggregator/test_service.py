@@ -37,7 +37,7 @@ async def test_a_strict_quorum_of_valid_votes_makes_a_certificate() -> None:
         )
         verify_certificate(h.world.domain, h.world.table_of(1), certificate)
         said = h.performer.of(CertificateMessage)[0]
-        assert (said.valid_power, said.invalid_power) == (3 * 10**9, 0)
+        assert (said.valid_power, said.invalid_power) == (3000, 0)
         assert h.world.rules().check_certificate(peer_key_of(AGGREGATOR), messages.encode(said)) == said
 
 
@@ -52,7 +52,7 @@ async def test_more_than_a_third_against_rejects() -> None:
         certificate = await h.certificate()
         assert (certificate.verdict, certificate.signers) == (Verdict.INVALID, (2, 3))
         said = h.performer.of(CertificateMessage)[0]
-        assert (said.valid_power, said.invalid_power) == (2 * 10**9, 2 * 10**9)
+        assert (said.valid_power, said.invalid_power) == (2000, 2000)
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,13 @@ from typing import cast
 import pytest
 from structlog.testing import capture_logs
 
+from aggregator.finality import LOOKS_SECONDS
 from aggregator.settler import UNSETTLED
 from shared.adapters.memory.chain import MemoryChain
 from shared.constants import BATCH_VOTE_SECONDS, MAX_BATCH_SIZE, MAX_DATA_BYTES
 from shared.errors import Reverted, TransportError
 from shared.messages import SubmittedMessage
-from shared.types import Verdict
+from shared.types import Offence, Verdict
 from tests.chain_support import AGGREGATOR
 from tests.faulty_chain import FaultyChain
 from tests.listening import until, virtual
@@ -30,7 +31,8 @@ async def test_a_rejection_goes_by_itself_and_at_once() -> None:
         await o.is_done()
         assert now() - begin < BATCH_SECONDS
         assert await o.verdict_of("a") is Verdict.INVALID
-        assert o.chain._state().slashes.keys() == {o.world.info("a").task_id}
+        [slash] = o.chain._state().court.slashes.values()
+        assert (slash.task_id, slash.offence) == (o.world.info("a").task_id, Offence.REJECTED_TASK)
 
 
 @virtual
@@ -173,8 +175,9 @@ async def test_a_task_that_another_aggregator_settled_is_forgotten() -> None:
         [certificate] = [o.world.certificate(o.world.info("x"), Verdict.INVALID)]
         await o.chain.confirm(await o.chain.submit_task(certificate), 10)
         await o.settler.add(certificate)
-        await o.is_done()
-        assert o.faulty.count("confirm") == 0
+        await asyncio.sleep(sum(LOOKS_SECONDS) + 10)
+        assert o.file.entries == {}
+        assert o.faulty.count("submit_task") == 0
 
 
 @virtual

@@ -67,8 +67,8 @@ async def test_what_a_reorg_took_back_is_settled_again_as_it_was(names: str) -> 
         await o.is_done()
         hint = (await o.bystander.hears(SubmittedMessage))[0]
         o.chain.reorg(10, dropped=[hint.tx_hash])
-        assert o.chain._state().verdicts == {}
-        assert o.chain._state().batches == {}
+        assert o.chain._state().center.records == {}
+        assert o.chain._state().center.batches == {}
         await asyncio.sleep(sum(LOOKS_SECONDS) + 60)
         alone = [await o.verdict_of(name) for name in names]
         assert alone == ([Verdict.VALID] if len(names) == 1 else [None, None])
@@ -88,7 +88,7 @@ async def test_one_that_was_mined_while_nobody_looked_is_not_sent_twice() -> Non
         o.faulty.fail("submit_task", None)
         await o.is_done()
         assert await o.verdict_of("x") is Verdict.INVALID
-        assert len(o.chain._state().slashes) == 1
+        assert len(o.chain._state().court.slashes) == 1
 
 
 @virtual
@@ -157,7 +157,7 @@ async def test_a_certificate_that_cannot_be_stored_is_not_taken() -> None:
         with pytest.raises(StoreError):
             await o.take("a")
         await asyncio.sleep(10)
-        assert (o.faulty.calls, o.file.entries) == ([], {})
+        assert (o.faulty.count("submit_task"), o.faulty.count("submit_batch"), o.file.entries) == (0, 0, {})
 
 
 @pytest.mark.parametrize("is_mined", [True, False])

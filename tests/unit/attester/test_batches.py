@@ -13,11 +13,12 @@ from shared import messages
 from shared.batch import make_batch
 from shared.crypto import bls
 from shared.messages import BatchProposal, BatchVote
-from shared.types import Address, TaskCertificate, Verdict
+from shared.types import Address, TaskCertificate, TaskTerms, Verdict
 from tests.cast import peer_key_of
 from tests.chain_support import AGGREGATOR, PERFORMER, Person
 from tests.listening import virtual
 from tests.roles import World
+from tests.toy_model import DEFINITION
 
 
 def proposal(*certificates: TaskCertificate, epoch: int = 1, aggregator: Address = AGGREGATOR.address) -> BatchProposal:
@@ -35,7 +36,7 @@ async def test_a_batch_of_good_certificates_is_signed() -> None:
         good = certificates(world, "a", "b", "c")
         await aggregator.say(proposal(*good))
         vote: BatchVote = (await aggregator.hears(BatchVote))[0]
-        batch = make_batch(world.domain, good, 1, AGGREGATOR.address)
+        batch = make_batch(world.domain, good, 1, AGGREGATOR.address, world.roster.table_of)
         assert (vote.batch, vote.attester) == (batch.info, world.people[1].address)
         digest = world.domain.batch(batch.info)
         assert bls.verify(world.people[1].vote.public_key, digest, vote.signature)
@@ -174,3 +175,37 @@ async def test_only_an_aggregator_may_propose() -> None:
         await stranger.say(proposal(*certificates(world, "a"), aggregator=world.people[2].address))
         await asyncio.sleep(1)
         assert stranger.of(BatchVote) == []
+
+
+@virtual
+async def test_a_batch_with_a_task_that_waits_for_votes_is_not_signed() -> None:
+    """It would settle under its root what the contract refuses alone."""
+    async with World() as world, world.attester():
+        world.define(msgspec.structs.replace(DEFINITION, id=1, terms=TaskTerms(waits_for_all=True)))
+        aggregator = await world.bystander(AGGREGATOR)
+        infos = [world.info(name, task_definition_id=1) for name in "ab"]
+        good = [*certificates(world, "c"), world.certificate(infos[0])]
+        with capture_logs() as logs:
+            await aggregator.say(proposal(*good, world.certificate(infos[1], signers=(0, 1, 3))))
+            await asyncio.sleep(2)
+        assert [entry["reason"] for entry in logs if entry["event"] == "batch not signed"] == ["votes are missing"]
+        assert aggregator.of(BatchVote) == []
+        await aggregator.say(proposal(*good))
+        await aggregator.hears(BatchVote)
+
+
+@virtual
+async def test_a_batch_with_a_task_that_settles_singly_is_not_signed() -> None:
+    """Its hook would not be called, and its fees could not be collected."""
+    async with World() as world, world.attester():
+        world.define(msgspec.structs.replace(DEFINITION, id=1, terms=TaskTerms(settles_singly=True)))
+        aggregator = await world.bystander(AGGREGATOR)
+        good = certificates(world, "a", "b")
+        alone = world.certificate(world.info("alone", task_definition_id=1))
+        with capture_logs() as logs:
+            await aggregator.say(proposal(*good, alone))
+            await asyncio.sleep(2)
+        assert [entry["reason"] for entry in logs if entry["event"] == "batch not signed"] == ["settles singly"]
+        assert aggregator.of(BatchVote) == []
+        await aggregator.say(proposal(*good))
+        await aggregator.hears(BatchVote)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import msgspec
 import pytest
 
 from shared.constants import (
@@ -21,7 +22,7 @@ from tests.cast import REQUESTER
 from tests.chain_support import PERFORMER, Person
 from tests.doors import REQUEST_FIELDS, Door, FormOf, asking, open_door, saying
 from tests.roles import World
-from tests.toy_model import DOCUMENT, MODEL_HASH, cid_of, document_of
+from tests.toy_model import DEFINITION, DOCUMENT, MODEL_HASH, cid_of, document_of
 
 SECP256K1_ORDER = 2 * HALF_ORDER + 1
 
@@ -92,8 +93,6 @@ REFUSALS: dict[str, tuple[FormOf, int, str, str]] = {
         "request.modelHash",
         to_hex(MODEL_HASH),
     ),
-    "fee": (asking(fee=1), -32007, "request.fee", "0"),
-    "largest fee": (asking(fee=2**256 - 1), -32007, "request.fee", "0"),
     "other performer": (
         asking(performer=REQUESTER.address),
         -32602,
@@ -155,6 +154,21 @@ async def test_deadlines(door: Door, seconds: int, message: str) -> None:
     form = asking(deadline=int(at) + seconds)(door.world)
     expected = f"unix seconds between {int(at) + 1} and {int(at) + MAX_DEADLINE_SECONDS}"
     assert await door.is_refused(form, -32003, "request.deadline", expected) == message
+
+
+async def test_a_definition_may_want_nearer_deadlines_and_may_be_paused(door: Door) -> None:
+    door.world.clock.now = lambda: 1_900_000_000.4  # type: ignore[method-assign]
+    form = asking(deadline=1_900_000_061)(door.world)
+    terms = msgspec.structs.replace(DEFINITION.terms, maximum_deadline=60)
+    door.world.define(msgspec.structs.replace(DEFINITION, terms=terms))
+    expected = "unix seconds between 1900000001 and 1900000060"
+    assert await door.is_refused(form, -32003, "request.deadline", expected) == "the deadline is too far away"
+    taken = asking(deadline=1_900_000_060)(door.world)
+    answer = await door.ask(taken)
+    door.world.define(msgspec.structs.replace(DEFINITION, is_paused=True))
+    message = await door.is_refused(form, -32006, "request.taskDefinitionId", "try again later")
+    assert message == "the task definition is paused"
+    assert await door.ask(taken) == answer  # what was taken before stays
 
 
 @pytest.mark.parametrize("seconds", [1, MAX_DEADLINE_SECONDS])

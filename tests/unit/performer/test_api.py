@@ -20,7 +20,7 @@ from shared.constants import (
 )
 from shared.json_forms import certificate_from_json, to_hex
 from shared.types import Digest, TaskDefinition, TaskRequest
-from shared.workflow import Certified, DeadlinePassed, Failed, Performed, SettledOnChain, Submitted
+from shared.workflow import Certified, DeadlinePassed, Failed, Inclusion, Performed, SettledOnChain, Submitted
 from tests.chain_support import PERFORMER, Person, sha
 from tests.doors import REQUEST_FIELDS, Door, asking, open_door
 from tests.listening import until
@@ -43,6 +43,7 @@ async def test_the_network_is_described() -> None:
             "method": "exact",
             "modelHash": to_hex(MODEL_HASH),
             "cardCid": DEFINITION.card_cid,
+            "leastFee": "0",
         }
         nothing: list[Any] = [None, {}, []]
         for params in nothing:
@@ -119,6 +120,7 @@ async def test_a_view_says_what_happened_and_nothing_that_did_not(door: Door) ->
         "certificate": None,
         "votes": None,
         "settlement": None,
+        "fee": {"amount": "0", "isCollected": None},
         "failure": None,
         "timings": {"inferenceMs": None, "performedMs": None, "certificateMs": None, "settledMs": None},
     }
@@ -142,11 +144,25 @@ async def test_a_view_says_what_happened_and_nothing_that_did_not(door: Door) ->
         "txHash": to_hex(b"t" * 32),
         "gasUsed": None,
         "batchSize": 0,
+        "inclusion": None,
     }
-    await door.desk.ledger.advance(task_id, SettledOnChain(True, Digest(b"u" * 32), 12345, 7, now + 2))
+    inclusion = Inclusion(Digest(b"r" * 32), Digest(b"i" * 32), True, Digest(b"v" * 32), (b"p" * 32, b"q" * 32))
+    await door.desk.ledger.advance(task_id, SettledOnChain(True, Digest(b"u" * 32), 12345, 7, now + 2, inclusion))
     view = await door.view(task_id)
     assert view["phase"] == "approved"
-    assert view["settlement"] == {"txHash": to_hex(b"u" * 32), "gasUsed": 12345, "batchSize": 7}
+    assert view["settlement"] == {
+        "txHash": to_hex(b"u" * 32),
+        "gasUsed": 12345,
+        "batchSize": 7,
+        "inclusion": {
+            "root": to_hex(b"r" * 32),
+            "taskInfoHash": to_hex(b"i" * 32),
+            "isApproved": True,
+            "votersHash": to_hex(b"v" * 32),
+            "proof": [to_hex(b"p" * 32), to_hex(b"q" * 32)],
+        },
+    }
+    assert view["fee"] == {"amount": "0", "isCollected": None}
     assert view["timings"] == {"inferenceMs": 250, "performedMs": 0, "certificateMs": 500, "settledMs": 2000}
 
 

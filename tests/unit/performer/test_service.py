@@ -165,7 +165,7 @@ async def test_a_certificate_is_kept_with_its_powers_and_a_hint_shows_the_transa
             certificate = await certify(world, aggregator, message)
             task = await reaches(desk, task_id, Phase.CERTIFIED)
             assert task.certificate == certificate
-            assert (task.valid_power, task.invalid_power, task.total_power) == (3, 1, 4 * 10**9)
+            assert (task.valid_power, task.invalid_power, task.total_power) == (3, 1, 4000)
             await aggregator.say(hint)
             assert (await reaches(desk, task_id, Phase.SUBMITTED)).tx_hash == b"t" * 32
 
@@ -367,13 +367,13 @@ async def test_a_certificate_survives_and_settles_in_the_next_run() -> None:
     async with World() as world:
         chain = await world.chain()
         bystander, aggregator = await world.bystander(), await world.bystander(AGGREGATOR)
-        async with world.performer(settlement=chain.connect()) as desk, running(desk.performer.run()):
+        async with world.performer(chain=chain.connect()) as desk, running(desk.performer.run()):
             task_id = await desk.request(world.form())
             certificate = await certify(world, aggregator, (await bystander.hears(TaskMessage))[0])
             await reaches(desk, task_id, Phase.CERTIFIED)
             desk.file.kill()
         await chain.confirm(await chain.submit_task(certificate), 10)
-        async with world.performer(settlement=chain.connect()) as desk, running(desk.performer.run()):
+        async with world.performer(chain=chain.connect()) as desk, running(desk.performer.run()):
             await until(lambda: desk.ledger.get(task_id), "it is remembered")
             task = await reaches(desk, task_id, Phase.APPROVED)
             assert (task.certificate, task.settled_in_batch_of) == (certificate, 0)

@@ -13,14 +13,27 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 
+from performer.earnings import Earnings
 from performer.ledger import TaskLedger
 from performer.settlements import CURSOR, CURSOR_KEY, REREAD_BLOCKS, UNREAD_BATCH, SettlementWatch
+from shared import digests, merkle
 from shared.adapters.memory.store import MemoryFile, MemoryStore
 from shared.batch import Batch, encode_document, make_batch
 from shared.content.cid import Codec, make_block
 from shared.errors import StoreError
-from shared.interfaces import Settlement
-from shared.types import BatchSettled, ChainEvent, Digest, Settled, SlashQueued, TaskInfo, Verdict
+from shared.interfaces import Escrow, OperatorReader, Settlement
+from shared.types import (
+    BatchSettled,
+    ChainEvent,
+    Digest,
+    Offence,
+    OperatorTable,
+    Settled,
+    SlashQueued,
+    TaskDefinition,
+    TaskInfo,
+    Verdict,
+)
 from shared.workflow import Certified, Performed, Phase, Task
 from tests.cast import Cast
 from tests.chain_support import AGGREGATOR, PERFORMER, sha
@@ -48,6 +61,21 @@ class Chain:
 
 
 @dataclass
+class Reader:
+    """Only what a document is checked against; `is_behind`: the node has not seen the newest epoch yet."""
+
+    cast: Cast
+    is_behind: bool = False
+
+    async def operator_table(self, epoch: int, attester_set: int = 0) -> OperatorTable | None:
+        assert attester_set == 0
+        return None if self.is_behind else self.cast.roster.tables.get(epoch)
+
+    async def task_definition(self, definition_id: int) -> TaskDefinition | None:
+        return self.cast.roster.definitions.get(definition_id)
+
+
+@dataclass
 class Books:
     """A performer's ledger, with tasks that it performed."""
 
@@ -56,6 +84,7 @@ class Books:
     ledger: TaskLedger
     store: MemoryStore
     file: MemoryFile
+    reader: Reader
 
     async def perform(self, *names: str, certified: bool = True) -> list[TaskInfo]:
         infos = []
@@ -82,7 +111,7 @@ class Books:
 
     def batch(self, *names: str) -> Batch:
         certificates = [self.cast.certificate(self.cast.info(name)) for name in names]
-        return make_batch(self.cast.domain, certificates, 1, AGGREGATOR.address)
+        return make_batch(self.cast.domain, certificates, 1, AGGREGATOR.address, self.cast.roster.table_of)
 
     async def publish(self, batch: Batch) -> None:
         """The aggregator serves the document."""
@@ -92,6 +121,22 @@ class Books:
         return sum(kind == UNREAD_BATCH for kind, _ in self.file.entries)
 
 
+def watch_of(cast_: Cast, chain: Chain, reader: Reader, ledger: TaskLedger, store: MemoryStore) -> SettlementWatch:
+    """None of these tasks has a fee: those are test_earnings.py's."""
+    settlement, escrow = cast("Settlement", chain), cast("Escrow", chain)
+    earnings = Earnings(address=PERFORMER.address, escrow=escrow, settlement=settlement, ledger=ledger, store=store)
+    return SettlementWatch(
+        domain=cast_.domain,
+        settlement=settlement,
+        reader=cast("OperatorReader", reader),
+        content=cast_.content.join(PERFORMER.address),
+        ledger=ledger,
+        earnings=earnings,
+        store=store,
+        clock=cast_.clock,
+    )
+
+
 @asynccontextmanager
 async def watching(cast_: Cast, chain: Chain, file: MemoryFile | None = None) -> AsyncIterator[Books]:
     """Running; ends as with kill -9."""
@@ -99,21 +144,19 @@ async def watching(cast_: Cast, chain: Chain, file: MemoryFile | None = None) ->
     async with MemoryStore(file) as store:
         ledger = TaskLedger(store=store)
         await ledger.load()
-        watch = SettlementWatch(
-            domain=cast_.domain,
-            settlement=cast("Settlement", chain),
-            content=cast_.content.join(PERFORMER.address),
-            ledger=ledger,
-            store=store,
-            clock=cast_.clock,
-        )
-        async with running(watch.run()):
-            yield Books(cast_, chain, ledger, store, file)
+        reader = Reader(cast_)
+        async with running(watch_of(cast_, chain, reader, ledger, store).run()):
+            yield Books(cast_, chain, ledger, store, file, reader)
             file.kill()
 
 
 def settled(name: str, *, is_approved: bool = True, block: int = 5, tx: Digest = TX) -> Settled:
     return Settled(Digest(sha("task", name)), is_approved, block, tx, 170_000)
+
+
+def slash_queued(name: str) -> SlashQueued:
+    task_id = Digest(sha("task", name))
+    return SlashQueued(Digest(sha("slash")), task_id, PERFORMER.address, Offence.REJECTED_TASK, 0, 4, TX)
 
 
 def batch_settled(batch: Batch, block: int = 7) -> BatchSettled:
@@ -151,13 +194,20 @@ async def test_after_a_reorg_the_new_branch_counts() -> None:
         await books.reaches("a", Phase.APPROVED)
         books.chain.said.append(settled("a", is_approved=False, block=6, tx=OTHER_TX))
         assert (await books.reaches("a", Phase.REJECTED)).tx_hash == OTHER_TX
+        batch = books.batch("a")
+        await books.publish(batch)
+        books.chain.said.append(batch_settled(batch))
+        assert (await books.reaches("a", Phase.APPROVED)).inclusion is not None
+        books.chain.said.append(settled("a", block=8, tx=OTHER_TX))
+        await until(lambda: books.task("a").tx_hash == OTHER_TX, "it settled by itself after all")
+        assert books.task("a").inclusion is None
 
 
 @virtual
 async def test_a_queued_slash_settles_nothing() -> None:
     async with watching(Cast(), Chain()) as books:
         await books.perform("a", "b")
-        books.chain.said += [SlashQueued(Digest(sha("task", "a")), PERFORMER.address, 0, 4, TX), settled("b")]
+        books.chain.said += [slash_queued("a"), settled("b")]
         await books.reaches("b", Phase.APPROVED)
         assert books.task("a").phase is Phase.CERTIFIED
 
@@ -172,6 +222,12 @@ async def test_a_batch_settles_what_its_document_says() -> None:
         books.chain.said.append(batch_settled(batch))
         task = await books.reaches("a", Phase.APPROVED)
         assert (task.tx_hash, task.gas_used, task.settled_in_batch_of) == (TX, 210_000, 3)
+        inclusion = task.inclusion
+        assert inclusion is not None
+        task_id = task.task_id
+        leaf = digests.leaf(task_id, inclusion.task_info_hash, inclusion.is_approved, inclusion.voters_hash)
+        assert merkle.verify(inclusion.root, leaf, inclusion.path)
+        assert (inclusion.root, inclusion.is_approved) == (batch.info.root, True)
         await books.reaches("b", Phase.APPROVED)
         assert books.task("outside").phase is Phase.CERTIFIED
         await until(lambda: books.unread() == 0, "nothing is left to read")
@@ -189,6 +245,21 @@ async def test_a_document_that_is_away_is_read_later() -> None:
         await books.publish(batch)
         await books.reaches("a", Phase.APPROVED)
         await until(lambda: books.unread() == 0, "nothing is left to read")
+
+
+@virtual
+async def test_a_node_that_is_behind_is_asked_again() -> None:
+    """Given up, the batch would take the fees of its tasks with it."""
+    async with watching(Cast(), Chain()) as books:
+        await books.perform("a")
+        batch = books.batch("a")
+        await books.publish(batch)
+        books.reader.is_behind = True
+        books.chain.said.append(batch_settled(batch))
+        await asyncio.sleep(100)
+        assert (books.task("a").phase, books.unread()) == (Phase.CERTIFIED, 1)
+        books.reader.is_behind = False
+        await books.reaches("a", Phase.APPROVED)
 
 
 @virtual
@@ -293,16 +364,19 @@ def documents(cast_: Cast) -> Sequence[tuple[bytes, dict[str, Any]]]:
         (encode_document([honest]), {"size": 2}),
         (encode_document([honest]), {"root": Digest(bytes(32))}),
         (encode_document([honest]) + b" ", {}),
+        (encode_document([msgspec.structs.replace(honest, task_info=cast_.info("a", epoch=2))]), {}),
+        (encode_document([msgspec.structs.replace(honest, task_info=cast_.info("a", epoch=0))]), {}),
+        (encode_document([msgspec.structs.replace(honest, task_info=cast_.info("a", task_definition_id=7))]), {}),
     ]
 
 
-@pytest.mark.parametrize("number", range(6))
+@pytest.mark.parametrize("number", range(9))
 @virtual
 async def test_a_document_that_does_not_follow_settles_nothing(number: int) -> None:
     async with watching(Cast(), Chain()) as books:
         await books.perform("a", "b", "end")
         document, changes = documents(books.cast)[number]
-        wanted = ["a settled batch's document is not what is under its root"]
+        wanted = ["a settled batch has no readable document"]
         assert await settle_wrongly(books, document, **changes) == wanted
         assert [books.task(name).phase for name in "ab"] == [Phase.CERTIFIED] * 2
 
@@ -323,14 +397,8 @@ async def test_a_memory_that_fails_ends_the_watch_and_is_not_swallowed() -> None
     """A performer that cannot store verdicts must not look alive."""
     async with MemoryStore(MemoryFile()) as store:
         chain = Chain([settled("a")])
-        watch = SettlementWatch(
-            domain=Cast().domain,
-            settlement=cast("Settlement", chain),
-            content=Cast().content.join(PERFORMER.address),
-            ledger=TaskLedger(store=store),
-            store=store,
-            clock=Cast().clock,
-        )
+        cast_ = Cast()
+        watch = watch_of(cast_, chain, Reader(cast_), TaskLedger(store=store), store)
         duty = asyncio.create_task(watch.run())
         await until(lambda: chain.asked_from, "it reads")
         store._file.kill()

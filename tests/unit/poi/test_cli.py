@@ -267,3 +267,31 @@ def test_the_command_line_imports_nothing_heavy() -> None:
     check = f"import sys, poi.cli; print(*{heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.strip() == ""
+
+
+# --- operators and requesters ----------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            ["operator", "register", "--p2p-address", "/ip4/1.2.3.4/tcp/1", "--role", "attester", "--stake", "x"],
+            "--stake",
+        ),
+        (["operator", "register", "--p2p-address", "/ip4/1.2.3.4/tcp/1", "--role", "cook", "--stake", "1"], "'cook'"),
+        (["operator", "add-stake", "--amount", "0"], "--amount"),
+        (["operator", "set-rewards-receiver", "0x12"], "expected an address"),
+        (["operator", "claim", "--blocks", "0"], "--blocks"),
+        (["fees", "deposit", "--performer", "me", "--amount", "1", "--key-file", "none"], "--performer is 'me'"),
+        (["fees", "refund", "--performer", "0x" + "11" * 20, "--amount", "-1", "--key-file", "none"], "--amount"),
+        (["fees", "status", "--key-file", "none"], "key file none does not exist"),
+    ],
+    ids=lambda value: " ".join(value[:2]) if isinstance(value, list) else "",
+)
+def test_what_is_typed_wrong_is_said_before_anything_is_asked(
+    run: Run, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    """No chain is there; whoever asked for one would say so."""
+    assert run(*arguments, "--config", EXAMPLE) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert "Traceback" not in error

@@ -13,11 +13,11 @@ import aiohttp
 import pytest
 
 from poi import client as client_module
-from poi.client import PerformerUnreachable, PoiClient, UntrueAnswer
+from poi.client import Nonces, PerformerUnreachable, PoiClient, UntrueAnswer
 from shared.crypto import ecdsa
 from shared.errors import CodecError, PoiError, RequestRefused
 from shared.json_forms import request_from_json, to_hex
-from shared.types import Digest
+from shared.types import Digest, Uint256
 from shared.workflow import Certified, Performed, SettledOnChain
 from tests.cast import REQUESTER
 from tests.chain_support import PERFORMER, Person
@@ -60,6 +60,49 @@ async def test_each_request_is_another_task(door: Door, client: PoiClient) -> No
     ids = {await client.request(0, document) for _ in range(3)}
     assert len(ids) == 3
     assert door.desk.ledger.count_open() == 3
+
+
+async def test_a_fee_is_signed_and_asked_for(door: Door, client: PoiClient) -> None:
+    await door.desk.performer.earnings.load()
+    _, call = await client.prepare(0, DOCUMENT_TEXT, fee=2**200)
+    assert call["request"]["fee"] == str(2**200)
+    with pytest.raises(RequestRefused, match="the deposit for this performer has 0") as refused:
+        await client.request(0, DOCUMENT_TEXT, fee=10**15)
+    error = refused.value
+    assert (error.code, error.field) == (-32007, "request.fee")
+    assert error.expected == f"TaskEscrow.deposit of {10**15} more for {to_hex(PERFORMER.address)} first"
+
+
+async def test_nonces_are_in_a_row_so_that_they_share_a_slot_of_the_escrow(client: PoiClient) -> None:
+    calls = [(await client.prepare(0, DOCUMENT_TEXT))[1] for _ in range(3)]
+    first, second, third = (int(call["request"]["nonce"]) for call in calls)
+    assert first % 256 == 0
+    assert (second, third) == (first + 1, first + 2)
+
+
+def test_after_a_word_of_nonces_comes_a_new_one() -> None:
+    nonces = Nonces()
+    taken = [nonces.take() for _ in range(3 * 256)]
+    assert [nonce % 256 for nonce in taken] == 3 * list(range(256))
+    words = [nonce // 256 for nonce in taken]
+    assert [words[start : start + 256] == [words[start]] * 256 for start in (0, 256, 512)] == [True] * 3
+    assert len(set(words)) == 3
+    assert len(set(taken)) == len(taken)
+    assert all(isinstance(nonce, Uint256) for nonce in taken)
+
+
+def test_the_last_word_has_no_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = iter([2**248 - 1, 5])
+    monkeypatch.setattr("poi.client.secrets.randbits", lambda bits: next(words) if bits == 248 else None)
+    nonces = Nonces()
+    taken = [nonces.take() for _ in range(257)]
+    assert taken[255:] == [2**256 - 1, 5 * 256]
+
+
+def test_a_client_that_forgot_everything_does_not_take_a_nonce_again() -> None:
+    taken = {Nonces().take() for _ in range(1000)}
+    assert len(taken) == 1000
+    assert max(taken) > 2**240  # all of the word is drawn
 
 
 async def test_a_chosen_nonce_and_deadline_are_used(client: PoiClient) -> None:

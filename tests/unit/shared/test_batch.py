@@ -7,6 +7,7 @@ import io
 import json
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,14 +23,16 @@ from shared.batch import (
 )
 from shared.content.unixfs import build_file
 from shared.digests import Domain, leaf
-from shared.errors import CodecError
+from shared.errors import CodecError, Reverted
+from shared.indices import voters_hash
 from shared.json_forms import FieldError, certificate_to_json
-from shared.types import Digest, TaskCertificate, Verdict
+from shared.types import Digest, OperatorTable, TaskCertificate, TaskInfo, Verdict
 from tests.builders import (
     AGGREGATOR,
     DOMAIN,
     EPOCH,
     STRANGER,
+    TABLE,
     certificate,
     certificate_of,
     replace,
@@ -41,8 +44,12 @@ from tests.strategies import certificates
 THREE = [certificate_of(1), certificate(task_info(request(2)), Verdict.INVALID, (0, 2)), certificate_of(3)]
 
 
-def batch_of(made: list[TaskCertificate], domain: Domain = DOMAIN) -> Any:
-    return make_batch(domain, made, EPOCH, AGGREGATOR.address)
+def table_of(_: TaskInfo) -> OperatorTable:
+    return TABLE
+
+
+def batch_of(made: list[TaskCertificate], domain: Domain = DOMAIN, table: OperatorTable = TABLE) -> Any:
+    return make_batch(domain, made, EPOCH, AGGREGATOR.address, lambda _: table)
 
 
 def many(count: int) -> list[TaskCertificate]:
@@ -55,16 +62,21 @@ def many(count: int) -> list[TaskCertificate]:
 # --- what follows from the certificates ------------------------------------------------------------
 def test_a_batch_is_made_of_its_certificates() -> None:
     batch = batch_of(THREE)
+    indices = [b"\x03", b"\x00\x02", b"\x03"]  # the missing of two approvals, the signers of a rejection
+    voters = [voters_hash(TABLE, named) for named in indices]
     leaves = [
-        leaf(made.task_info.task_id, DOMAIN.task_info_hash(made.task_info), made.verdict is Verdict.VALID)
-        for made in THREE
+        leaf(made.task_info.task_id, DOMAIN.task_info_hash(made.task_info), made.verdict is Verdict.VALID, hashed)
+        for made, hashed in zip(THREE, voters, strict=True)
     ]
     assert batch.info.root == batch.tree.root == merkle.MerkleTree(leaves).root
     assert batch.info.content_hash == hashlib.sha256(batch.document).digest()
     assert (batch.info.size, batch.info.epoch, batch.info.aggregator) == (3, EPOCH, AGGREGATOR.address)
-    for made, node in zip(THREE, leaves, strict=True):
-        assert batch.leaf_of(DOMAIN, made) == certificate_leaf(DOMAIN, made) == node
-        assert merkle.verify(batch.info.root, node, batch.tree.proof(node))
+    for made, named, hashed, node in zip(THREE, indices, voters, leaves, strict=True):
+        assert certificate_leaf(DOMAIN, made, hashed) == node
+        assert (batch.indices_of(made), batch.voters_of(made)) == (named, hashed)
+        assert merkle.verify(batch.info.root, node, batch.proof(made))
+    with pytest.raises(ValueError, match="not in tuple"):
+        batch.proof(certificate_of(4))
 
 
 @given(st.permutations(THREE))
@@ -81,6 +93,8 @@ def test_every_part_of_a_certificate_matters() -> None:
     assert swapped.root != honest.root
     other = batch_of([replace(THREE[0], task_info=replace(THREE[0].task_info, data=b"")), *THREE[1:]]).info
     assert other.root != honest.root
+    by_others = batch_of([replace(THREE[0], signers=(0, 1, 3)), *THREE[1:]]).info
+    assert by_others.root != honest.root
     resigned = batch_of([replace(THREE[0], signature=bytes(96)), *THREE[1:]]).info
     assert resigned.root == honest.root
     assert resigned.content_hash != honest.content_hash
@@ -90,8 +104,34 @@ def test_another_network_has_other_roots() -> None:
     assert batch_of(THREE, Domain(1, DOMAIN.contract)).info.root != batch_of(THREE).info.root
 
 
+def test_who_voted_in_which_table_is_under_the_root() -> None:
+    """Their fee is shared by it: other voters, another epoch or another attester set are another leaf."""
+    change = msgspec.structs.replace
+    tables = [TABLE, change(TABLE, epoch=TABLE.epoch + 1), change(TABLE, attester_set=1)]
+    assert len({batch_of(THREE, table=table).info.root for table in tables}) == 3
+
+
+def test_each_certificate_is_of_its_own_table() -> None:
+    """Definitions have attester sets of their own, and a batch may span two epochs."""
+    others = msgspec.structs.replace(TABLE, attester_set=1)
+    tables = {made.task_info.task_id: table for made, table in zip(THREE, (TABLE, others, TABLE), strict=True)}
+    batch = make_batch(DOMAIN, THREE, EPOCH, AGGREGATOR.address, lambda info: tables[info.task_id])
+    assert [batch.voters_of(made) for made in THREE] == [
+        voters_hash(tables[made.task_info.task_id], batch.indices_of(made)) for made in THREE
+    ]
+
+
+def test_signers_whom_the_table_does_not_have_make_no_batch() -> None:
+    with pytest.raises(Reverted, match="IndexOutOfRange"):
+        batch_of([replace(THREE[0], signers=(0, 1, 4))])
+
+
 def test_epoch_and_aggregator_are_signed_with_it() -> None:
-    batches = [make_batch(DOMAIN, THREE, epoch, who.address).info for epoch in (1, 2) for who in (AGGREGATOR, STRANGER)]
+    batches = [
+        make_batch(DOMAIN, THREE, epoch, who.address, table_of).info
+        for epoch in (1, 2)
+        for who in (AGGREGATOR, STRANGER)
+    ]
     assert len({DOMAIN.batch(info) for info in batches}) == 4
 
 

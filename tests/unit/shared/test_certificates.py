@@ -9,6 +9,7 @@ import pytest
 from shared.crypto import bls
 from shared.digests import Domain
 from shared.errors import GossipRuling, Ignore, Reject
+from shared.indices import indices_of, voters_hash
 from shared.roster import Roster
 from shared.types import Address, Cid, Digest, OperatorTable, TableEntry, TaskCertificate, TaskInfo, Verdict
 from shared.validation import verify_certificate
@@ -67,7 +68,8 @@ def test_an_attester_of_all_power_decides_alone() -> None:
     table = table_of(powers=(0, 0, 1, 0))
     for verdict in (VALID, INVALID):
         assert verdict_on(certificate(None, verdict, (2,)), table) is None
-        assert verdict_on(certificate(None, verdict, (0, 1, 3)), table) == (Reject, "quorum")
+        assert verdict_on(certificate(None, verdict, (0, 1, 3)), table) == (Reject, "signers")
+        assert verdict_on(certificate(None, verdict, (0, 2)), table) == (Reject, "signers")
 
 
 def test_the_largest_table() -> None:
@@ -95,7 +97,7 @@ def test_a_rejecting_minority_cannot_approve() -> None:
 
 def test_nobody_certifies_in_a_table_without_power() -> None:
     for verdict in (VALID, INVALID):
-        assert verdict_on(certificate(None, verdict, EVERYBODY), table_of(powers=(0,) * 4)) == (Reject, "quorum")
+        assert verdict_on(certificate(None, verdict, EVERYBODY), table_of(powers=(0,) * 4)) == (Reject, "signers")
     assert verdict_on(certificate(), OperatorTable(EPOCH, ())) == (Reject, "signers")
 
 
@@ -183,21 +185,26 @@ def test_another_epochs_table_is_no_use() -> None:
 # --- the vectors that forge reads ------------------------------------------------------------------
 VECTORS = vectors("certificate.json")
 CENTER = Domain(int(VECTORS["chainId"]), Address(unhex(VECTORS["center"])))
-VECTOR_TABLE = OperatorTable(
-    int(VECTORS["epoch"]),
-    tuple(
+
+
+def vector_table(name: str, attester_set: int) -> OperatorTable:
+    entries = tuple(
         TableEntry(Address(unhex(entry["operator"])), unhex(entry["voteKey"]), int(entry["power"]))
-        for entry in VECTORS["table"]
-    ),
-)
+        for entry in VECTORS[name]
+    )
+    return OperatorTable(int(VECTORS["epoch"]), entries, attester_set)
+
+
+VECTOR_TABLE, SET_TABLE = vector_table("table", 0), vector_table("setTable", 1)
 CASES = {case["name"]: case for case in VECTORS["certificates"]}
 # By the selector of the contract's error.
 RULES: dict[str, tuple[type[GossipRuling], str] | None] = {
     "": None,
     "180590b9": (Reject, "quorum"),  # QuorumNotReached
-    "60d9448a": (Reject, "signers"),  # IndexDuplicate
-    "cbd26307": (Reject, "signers"),  # IndicesUnsorted
-    "5e5e7055": (Reject, "signers"),  # IndexOutOfRange
+    "9e35d934": (Reject, "signers"),  # IndexDuplicate
+    "245ace5d": (Reject, "signers"),  # IndicesUnsorted
+    "11befae4": (Reject, "signers"),  # IndexOutOfRange
+    "a634018f": (Reject, "signers"),  # IndexWithoutPower
     "14073ede": (Reject, SIGNED),  # SignatureMismatch
     "421b07b2": (Reject, SIGNED),  # InfinitySignature
     "22ef7747": (Reject, SIGNED),  # InfinityAggregate
@@ -208,13 +215,18 @@ RULES: dict[str, tuple[type[GossipRuling], str] | None] = {
 }
 # Whether performer and definition are registered, the contract says; and its approvals name the missing.
 OTHER_RULES = {"a9d8e7cc", "a6b1d84b"}  # NotPerformer, UnknownTaskDefinition
-OF_THE_MISSING = {"missing twice", "missing unsorted", "missing far out of range"}
+OF_THE_MISSING = {"missing twice", "missing unsorted", "missing far out of range", "set: missing without power"}
+
+
+def table_for(case: dict[str, Any]) -> OperatorTable:
+    """Definition 1 has an attester set of its own."""
+    return SET_TABLE if case["info"]["taskDefinitionId"] == "1" else VECTOR_TABLE
 
 
 def from_vector(case: dict[str, Any]) -> TaskCertificate:
     info, details = case["info"], case["details"]
     indices = tuple(unhex(details["indices"]))
-    everybody = range(len(VECTOR_TABLE.entries))
+    everybody = [seat for seat, entry in enumerate(table_for(case).entries) if entry.power]
     return TaskCertificate(
         task_info=TaskInfo(
             task_id=Digest(unhex(info["taskId"])),
@@ -231,8 +243,8 @@ def from_vector(case: dict[str, Any]) -> TaskCertificate:
     )
 
 
-def as_a_node(made: TaskCertificate) -> None:
-    roster = Roster(epoch=1, operators=(), tables={VECTOR_TABLE.epoch: VECTOR_TABLE}, definitions={})
+def as_a_node(table: OperatorTable, made: TaskCertificate) -> None:
+    roster = Roster(epoch=1, operators=(), tables={table.epoch: table}, definitions={})
     verify_certificate(CENTER, roster.table(made.task_info.epoch), made)
 
 
@@ -244,7 +256,15 @@ def test_the_contract_and_the_nodes_agree(name: str) -> None:
     expected = None if selector in OTHER_RULES else RULES[selector]
     if not made.signers:
         expected = (Reject, "signers")  # a cheaper reason for what has no quorum either
-    assert ruling(as_a_node, made) == expected
+    assert ruling(as_a_node, table_for(case), made) == expected
+
+
+@pytest.mark.parametrize("name", sorted(name for name, case in CASES.items() if case["error"] == "0x"))
+def test_the_contract_and_the_nodes_hash_the_same_voters(name: str) -> None:
+    case = CASES[name]
+    table, made = table_for(case), from_vector(case)
+    assert indices_of(made, table) == unhex(case["details"]["indices"])
+    assert voters_hash(table, indices_of(made, table)) == unhex(case["votersHash"])
 
 
 def test_the_vectors_have_every_kind() -> None:

@@ -24,7 +24,7 @@ REQUIRED = {
     "network.chain_rpc": "http://127.0.0.1:8545",
     "network.chain_id": 31337,
     "network.attestation_center": "0x" + "11" * 20,
-    "network.operator_registry": "0x" + "22" * 20,
+    "network.task_escrow": "0x" + "22" * 20,
 }
 
 
@@ -168,8 +168,8 @@ BAD = [
     ("network.chain_id", True, "expected an integer from 1 to 9007199254740991, got True"),
     ("network.attestation_center", "0x" + "00" * 20, "not zero"),
     ("network.attestation_center", "11" * 20, "0x and 40 hex digits"),
-    ("network.operator_registry", "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAeD", "EIP-55 capitals right"),
-    ("network.operator_registry", 7, "expected a contract's address"),
+    ("network.task_escrow", "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAeD", "EIP-55 capitals right"),
+    ("network.task_escrow", 7, "expected a contract's address"),
     ("node.data_dir", "", "expected a path, got ''"),
     ("performer.models_dir", "", "expected a path, got ''"),
     ("node.keystore", "a\0b", "expected a path"),

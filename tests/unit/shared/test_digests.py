@@ -21,8 +21,9 @@ from tests.vector_files import unhex, vectors
 
 SPECIFICATION = (Path(__file__).resolve().parents[3] / "docs" / "protocol.md").read_text()
 VECTORS = vectors("digests.json")
-CENTER = Domain(int(VECTORS["chainId"]), Address(unhex(VECTORS["center"])))
-REGISTRY = Domain(int(VECTORS["chainId"]), Address(unhex(VECTORS["registry"])))
+TABLES, REGISTRY, CENTER, COURT = (
+    Domain(int(VECTORS["chainId"]), Address(unhex(VECTORS[name]))) for name in ("tables", "registry", "center", "court")
+)
 
 
 # --- the oracle ----------------------------------------------------------------------------------
@@ -76,10 +77,32 @@ def test_a_possession_is_what_a_wallet_signs(domain: Domain, operator: Address, 
     assert domain.key_possession(operator, vote_key) == oracle(domain, "KeyPossession", operator, keccak(vote_key))
 
 
+@given(domains, hashes)
+def test_a_promise_is_what_a_wallet_signs(domain: Domain, task_id: Digest) -> None:
+    assert domain.promise(task_id) == oracle(domain, "Promise", task_id)
+
+
+@given(domains, addresses, addresses)
+def test_a_consent_is_what_a_wallet_signs(domain: Domain, operator: Address, owner: Address) -> None:
+    assert domain.consent(operator, owner) == oracle(domain, "Consent", operator, owner)
+
+
+@given(domains, addresses, st.integers(0, 2**256 - 1), st.integers(0, 2**64 - 1))
+def test_an_allowance_is_what_a_wallet_signs(domain: Domain, operator: Address, nonce: int, expiry: int) -> None:
+    assert domain.allowance(operator, nonce, expiry) == oracle(domain, "Allowance", operator, nonce, expiry)
+
+
+@given(domains, hashes)
+def test_what_stops_a_slash_or_a_veto_is_what_a_wallet_signs(domain: Domain, slash_id: Digest) -> None:
+    assert domain.cancel_slash(slash_id) == oracle(domain, "CancelSlash", slash_id)
+    assert domain.overrule_veto(slash_id) == oracle(domain, "OverruleVeto", slash_id)
+
+
 # --- the vectors that forge reads ------------------------------------------------------------------
 def test_the_domains_are_the_contracts() -> None:
-    assert CENTER.separator == unhex(VECTORS["centerDomainSeparator"])
-    assert REGISTRY.separator == unhex(VECTORS["registryDomainSeparator"])
+    for name, domain in (("tables", TABLES), ("registry", REGISTRY), ("center", CENTER), ("court", COURT)):
+        assert domain.separator == unhex(VECTORS[f"{name}DomainSeparator"])
+    assert len({TABLES.separator, REGISTRY.separator, CENTER.separator, COURT.separator}) == 4
 
 
 @pytest.mark.parametrize("entry", VECTORS["taskRequests"])
@@ -129,7 +152,25 @@ def test_possessions_are_the_contracts() -> None:
     keys = {entry["secret"]: unhex(entry["publicKey"]) for entry in curve["keys"]}
     for entry in curve["possessions"]:
         operator = Address(unhex(entry["operator"]))
-        assert REGISTRY.key_possession(operator, keys[entry["secret"]]) == unhex(entry["digest"])
+        assert TABLES.key_possession(operator, keys[entry["secret"]]) == unhex(entry["digest"])
+
+
+def test_promises_consents_and_allowances_are_the_contracts() -> None:
+    for entry in VECTORS["promises"]:
+        assert CENTER.promise(Digest(unhex(entry["taskId"]))) == unhex(entry["digest"])
+    for entry in VECTORS["consents"]:
+        operator, owner = Address(unhex(entry["operator"])), Address(unhex(entry["owner"]))
+        assert REGISTRY.consent(operator, owner) == unhex(entry["digest"])
+    for entry in VECTORS["allowances"]:
+        operator, nonce, expiry = Address(unhex(entry["operator"])), int(entry["nonce"]), int(entry["expiry"])
+        assert REGISTRY.allowance(operator, nonce, expiry) == unhex(entry["digest"])
+    assert [len(VECTORS[kind]) for kind in ("promises", "consents", "allowances")] == [2, 2, 3]
+
+
+def test_what_stops_a_slash_or_a_veto_is_the_contracts() -> None:
+    (cancel,), (overrule,) = VECTORS["cancelSlashes"], VECTORS["overruleVetoes"]
+    assert COURT.cancel_slash(Digest(unhex(cancel["slashId"]))) == unhex(cancel["digest"])
+    assert COURT.overrule_veto(Digest(unhex(overrule["slashId"]))) == unhex(overrule["digest"])
 
 
 # --- nothing replays -----------------------------------------------------------------------------
@@ -182,10 +223,28 @@ def test_nothing_is_valid_on_another_chain_or_contract(other: Domain) -> None:
     assert other.vote(info_hash, Verdict.VALID) != DOMAIN.vote(info_hash, Verdict.VALID)
     assert other.batch(batch) != DOMAIN.batch(batch)
     assert other.key_possession(batch.aggregator, b"key") != DOMAIN.key_possession(batch.aggregator, b"key")
+    assert other.promise(info_hash) != DOMAIN.promise(info_hash)
+    assert other.consent(batch.aggregator, batch.aggregator) != DOMAIN.consent(batch.aggregator, batch.aggregator)
+    assert other.allowance(batch.aggregator, 1, 2) != DOMAIN.allowance(batch.aggregator, 1, 2)
+    assert other.cancel_slash(info_hash) != DOMAIN.cancel_slash(info_hash)
+    assert other.overrule_veto(info_hash) != DOMAIN.overrule_veto(info_hash)
 
 
 def test_a_vote_cannot_be_turned_round() -> None:
     assert DOMAIN.vote(sha("info"), Verdict.VALID) != DOMAIN.vote(sha("info"), Verdict.INVALID)
+
+
+def test_no_signature_serves_two_ends() -> None:
+    """Each of these signs one 32-byte hash; what it is for is part of the digest."""
+    one = sha("one")
+    signed = {
+        DOMAIN.promise(one),
+        DOMAIN.cancel_slash(one),
+        DOMAIN.overrule_veto(one),
+        DOMAIN.vote(one, Verdict.VALID),
+        DOMAIN.vote(one, Verdict.INVALID),
+    }
+    assert len(signed) == 5
 
 
 def test_nobody_signs_an_abstention() -> None:
@@ -193,6 +252,12 @@ def test_nobody_signs_an_abstention() -> None:
         DOMAIN.vote(sha("info"), Verdict.ABSTAIN)
 
 
-def test_a_leaf_says_which_verdict() -> None:
-    task_id, info_hash = sha("task"), sha("info")
-    assert len({leaf(task_id, info_hash, True), leaf(task_id, info_hash, False), leaf(info_hash, task_id, True)}) == 3
+def test_a_leaf_says_which_verdict_and_whose() -> None:
+    task_id, info_hash, voters = sha("task"), sha("info"), sha("voters")
+    leaves = {
+        leaf(task_id, info_hash, True, voters),
+        leaf(task_id, info_hash, False, voters),
+        leaf(info_hash, task_id, True, voters),
+        leaf(task_id, info_hash, True, info_hash),
+    }
+    assert len(leaves) == 4

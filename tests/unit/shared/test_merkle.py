@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.digests import leaf
+from shared.indices import voters_hash
 from shared.merkle import MerkleTree, verify
-from shared.types import Digest
+from shared.types import Digest, OperatorTable
 from tests.builders import sha
 from tests.vector_files import unhex, vectors
 
@@ -21,16 +22,20 @@ leaf_sets = st.lists(hashes, min_size=1, max_size=40, unique=True)
 
 @pytest.mark.parametrize("tree", vectors("merkle.json"), ids=lambda tree: f"{len(tree['leaves'])} leaves")
 def test_roots_and_proofs_are_the_contracts(tree: Any) -> None:
-    leaves = [
-        leaf(Digest(unhex(entry["taskId"])), Digest(unhex(entry["taskInfoHash"])), entry["isApproved"])
-        for entry in tree["leaves"]
-    ]
+    leaves = [leaf_of(entry) for entry in tree["leaves"]]
     ours = MerkleTree(leaves)
     assert leaves == [unhex(entry["leaf"]) for entry in tree["leaves"]]
     assert ours.root == unhex(tree["root"])
     for node, entry in zip(leaves, tree["leaves"], strict=True):
         assert ours.proof(node) == [unhex(sibling) for sibling in entry["proof"]]
         assert verify(ours.root, node, ours.proof(node))
+
+
+def leaf_of(entry: Any) -> bytes:
+    table = OperatorTable(int(entry["epoch"]), (), int(entry["attesterSet"]))
+    voters = voters_hash(table, unhex(entry["indices"]))
+    assert voters == unhex(entry["votersHash"])
+    return leaf(Digest(unhex(entry["taskId"])), Digest(unhex(entry["taskInfoHash"])), entry["isApproved"], voters)
 
 
 def test_one_leaf_is_its_own_root() -> None:

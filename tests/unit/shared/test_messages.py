@@ -106,13 +106,14 @@ def test_the_largest_honest_messages_fit() -> None:
     asked = request(2**256 - 1, parameters="p" * constants.MAX_PARAMETERS_BYTES)
     task = task_message(asked)
     task = replace(task, task_info=replace(task.task_info, data=bytes(constants.MAX_DATA_BYTES)))
-    everybody = replace(certificate(task.task_info), signers=tuple(range(constants.MAX_ATTESTERS)))
+    everybody = replace(certificate(task.task_info), signers=tuple(range(constants.MAX_SEATS)))
+    hundred = replace(everybody, signers=tuple(range(100)))
     ids = tuple(sha(str(i)) for i in range(constants.MAX_BATCH_SIZE))
     for message, decode in (
         (task, messages.decode_task),
         (replace(certificate_message(everybody), valid_power=2**64 - 1), messages.decode_certificate),
         (submitted(*ids), messages.decode_certificate),
-        (batch_proposal(*[everybody] * constants.MAX_BATCH_SIZE), messages.decode_batch),
+        (batch_proposal(*[hundred] * constants.MAX_BATCH_SIZE), messages.decode_batch),
     ):
         assert decode(messages.encode(message)) == message
     longest = max(AbstainReason, key=len)
@@ -222,7 +223,7 @@ WRONG: dict[str, tuple[str, str, Any]] = {
     "abstain: attester of 32 bytes": ("abstain", "attester", bytes(32)),
     "abstain: epoch of 33 bits": ("abstain", "epoch", 2**32),
     "certificate: verdict 3": ("certificate", "certificate.verdict", 3),
-    "certificate: 128 signers": ("certificate", "certificate.signers", list(range(128))),
+    "certificate: 1041 signers": ("certificate", "certificate.signers", list(range(1041))),
     "certificate: signers by bytes": ("certificate", "certificate.signers", b"\x00\x01\x02"),
     "certificate: task id of 31 bytes": ("certificate", "certificate.task_info.task_id", bytes(31)),
     "certificate: epoch of 33 bits": ("certificate", "certificate.task_info.epoch", 2**32),
@@ -261,8 +262,8 @@ def test_a_certificate_deep_in_a_batch_is_looked_at() -> None:
         fields["certificates"][1]["task_info"] |= change
         refused(messages.decode_batch, pack(fields))
     fields = raw("batch_proposal")
-    fields["certificates"][1]["signers"] = list(range(128))
-    assert "signers: at most 127, got 128" in refused(messages.decode_batch, pack(fields))
+    fields["certificates"][1]["signers"] = list(range(1041))
+    assert "signers: at most 1040, got 1041" in refused(messages.decode_batch, pack(fields))
 
 
 def test_what_a_role_sends_is_never_out_of_range() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -12,8 +13,8 @@ from structlog.testing import capture_logs
 
 from shared.crypto.keystore import NodeKeys
 from shared.errors import ChainUnavailable, Ignore, Reverted
-from shared.roster import EMPTY, Roster, RosterWatch
-from shared.types import Operator, OperatorTable, Role, TaskDefinition
+from shared.roster import DEFINITIONS_A_TURN, EMPTY, Roster, RosterWatch
+from shared.types import Operator, OperatorTable, Role, TaskDefinition, TaskTerms, Verdict
 from tests.builders import (
     AGGREGATOR,
     ATTESTERS,
@@ -23,11 +24,13 @@ from tests.builders import (
     PERFORMER,
     STRANGER,
     TABLE,
+    certificate,
     operator_of,
     replace,
     roster_of,
     ruling,
     table_of,
+    task_info,
 )
 
 EVERY_ROLE = Role.PERFORMER | Role.ATTESTER | Role.AGGREGATOR
@@ -89,6 +92,29 @@ def test_only_valid_epochs_have_tables() -> None:
         assert ruling(EMPTY.table, epoch) == (Ignore, "unknown epoch")
 
 
+@pytest.mark.parametrize(
+    ("signers", "epoch", "is_lacking"),
+    [
+        ((0, 1, 2, 3), EPOCH, False),
+        ((0, 1, 2), EPOCH, True),
+        ((1, 2, 3), EPOCH, True),
+        ((0, 1, 2), EPOCH + 1, False),  # nobody else has power there
+        ((0, 1, 2, 3), EPOCH + 2, True),  # nobody here knows who has
+    ],
+)
+def test_a_certificate_lacks_votes_where_its_definition_waits_for_them(
+    signers: Sequence[int], epoch: int, is_lacking: bool
+) -> None:
+    tables = [TABLE, table_of(EPOCH + 1, powers=(2, 2, 1, 0))]
+    plain = roster_of(OPERATORS, tables)
+    terms = TaskTerms(waits_for_all=True)
+    waiting = dataclasses.replace(plain, definitions={DEFINITION.id: replace(DEFINITION, terms=terms)})
+    for verdict in (Verdict.VALID, Verdict.INVALID):
+        of = certificate(task_info(epoch=epoch), verdict, signers)
+        assert [roster.lacks_votes(of) for roster in (plain, EMPTY, waiting)] == [False, False, is_lacking]
+    assert [roster.waits_for_all(task_info()) for roster in (plain, EMPTY, waiting)] == [False, False, True]
+
+
 # --- following the chain ---------------------------------------------------------------------------
 @dataclass
 class Chain:
@@ -98,6 +124,7 @@ class Chain:
     tables: dict[int, OperatorTable] = field(default_factory=lambda: {EPOCH - 1: table_of(EPOCH - 1), EPOCH: TABLE})
     members: Sequence[Operator] = OPERATORS
     definitions: list[TaskDefinition] = field(default_factory=lambda: [replace(DEFINITION, id=0)])
+    oldest_valid: int = EPOCH - 1
     failing: str = ""
     error: Exception = field(default_factory=lambda: ChainUnavailable("no answer"))
     read_ids: list[int] = field(default_factory=list)
@@ -112,9 +139,14 @@ class Chain:
         self._answer("epoch")
         return self.epoch
 
-    async def operator_table(self, epoch: int) -> OperatorTable | None:
+    async def operator_table(self, epoch: int, attester_set: int = 0) -> OperatorTable | None:
         self._answer("table")
-        return self.tables.get(epoch)
+        table = self.tables.get(epoch)
+        return replace(table, attester_set=attester_set) if table else None
+
+    async def is_expired(self, epoch: int) -> bool:
+        self._answer("grace")
+        return epoch < self.oldest_valid
 
     async def operators(self) -> Sequence[Operator]:
         self._answer("operators")
@@ -156,22 +188,45 @@ async def test_a_roll_replaces_the_tables() -> None:
     watch = RosterWatch(chain)
     before = await watch.refresh()
     chain.epoch, chain.tables[EPOCH + 1] = EPOCH + 1, table_of(EPOCH + 1)
+    assert set((await watch.refresh()).tables) == {EPOCH - 1, EPOCH, EPOCH + 1}
+    chain.oldest_valid = EPOCH
     assert set((await watch.refresh()).tables) == {EPOCH, EPOCH + 1}
     # Who holds the former view goes on with all of it.
     assert (before.epoch, set(before.tables)) == (EPOCH, {EPOCH - 1, EPOCH})
 
 
-async def test_a_definition_is_read_once() -> None:
-    chain = Chain()
+async def test_no_more_than_a_few_epochs_are_kept_however_quickly_they_follow() -> None:
+    chain = Chain(epoch=EPOCH + 9, oldest_valid=0)
+    chain.tables = {epoch: table_of(epoch) for epoch in range(EPOCH + 10)}
+    assert sorted((await RosterWatch(chain).refresh()).tables) == [EPOCH + 6, EPOCH + 7, EPOCH + 8, EPOCH + 9]
+
+
+async def test_definitions_are_looked_at_in_turn() -> None:
+    """A pause has to be seen, and 65,536 definitions cannot all be read every two seconds."""
+    chain = Chain(definitions=[replace(DEFINITION, id=i) for i in range(20)])
     watch = RosterWatch(chain)
-    for _ in range(3):
-        await watch.refresh()
-    chain.definitions.append(replace(DEFINITION, id=1))
-    assert set((await watch.refresh()).definitions) == {0, 1}
-    assert chain.read_ids == [0, 1]
+    assert set((await watch.refresh()).definitions) == set(range(20))
+    chain.definitions[17] = replace(chain.definitions[17], is_paused=True)
+    chain.read_ids.clear()
+    seen = [(await watch.refresh()).definitions[17].is_paused for _ in range(3)]
+    assert seen == [False, True, True]
+    assert len(chain.read_ids) == 3 * DEFINITIONS_A_TURN
 
 
-@pytest.mark.parametrize("question", ["epoch", "table", "operators", "definition"])
+async def test_a_definition_of_some_attesters_has_their_table() -> None:
+    some = replace(DEFINITION, id=1, terms=TaskTerms(attester_set=7))
+    chain = Chain(definitions=[replace(DEFINITION, id=0), some])
+    roster = await RosterWatch(chain).refresh()
+    for definition_id, attester_set in ((0, 0), (1, 7)):
+        table = roster.table_of(replace(task_info(), task_definition_id=definition_id))
+        assert (table.epoch, table.attester_set) == (EPOCH, attester_set)
+    assert ruling(roster.table_of, replace(task_info(), task_definition_id=2)) == (Ignore, "unknown task definition")
+    for definition_id in (0, 1):
+        later = replace(task_info(), task_definition_id=definition_id, epoch=EPOCH + 1)
+        assert ruling(roster.table_of, later) == (Ignore, "unknown epoch")
+
+
+@pytest.mark.parametrize("question", ["epoch", "grace", "table", "operators", "definition"])
 async def test_half_a_view_is_no_view(question: str) -> None:
     """The chain goes away in the middle: the former view stays whole."""
     chain = Chain()

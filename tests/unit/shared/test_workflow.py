@@ -17,6 +17,7 @@ from shared.workflow import (
     DroppedFromPool,
     Event,
     Failed,
+    Inclusion,
     Performed,
     Phase,
     SettledOnChain,
@@ -28,12 +29,13 @@ from tests.builders import NOW, certificate, request, sha, signed, task_info, ta
 
 INFO, CERTIFICATE = task_info(), certificate()
 REJECTION = certificate(None, Verdict.INVALID, (0, 2))
+INCLUSION = Inclusion(sha("root"), sha("info"), True, sha("voters"), (sha("sibling"),))
 EVENTS: dict[str, Event] = {
     "performed": Performed(INFO, task_message().performer_signature, 0.25, NOW + 1),
     "certified": Certified(CERTIFICATE, 5, 0, 6, NOW + 2),
     "submitted": Submitted(sha("transaction")),
     "dropped": DroppedFromPool(),
-    "approved": SettledOnChain(True, sha("settling"), 300_000, 16, NOW + 3),
+    "approved": SettledOnChain(True, sha("settling"), 300_000, 16, NOW + 3, INCLUSION),
     "rejected": SettledOnChain(False, sha("settling"), 300_000, 0, NOW + 3),
     "deadline": DeadlinePassed(),
     "failed": Failed("the model does not fit"),
@@ -131,7 +133,11 @@ STAMPED: dict[str, Any] = {"tx_hash": sha("settling"), "gas_used": 300_000, "set
         ),
         ("certified", "submitted", {"phase": Phase.SUBMITTED, "tx_hash": sha("transaction")}),
         ("submitted", "dropped", {"phase": Phase.CERTIFIED, "tx_hash": None}),
-        ("submitted", "approved", {"phase": Phase.APPROVED, "settled_in_batch_of": 16, **STAMPED}),
+        (
+            "submitted",
+            "approved",
+            {"phase": Phase.APPROVED, "settled_in_batch_of": 16, "inclusion": INCLUSION, **STAMPED},
+        ),
         ("submitted", "rejected", {"phase": Phase.REJECTED, **STAMPED}),
         ("performed", "deadline", {"phase": Phase.EXPIRED}),
         ("requested", "failed", {"failure": "the model does not fit"}),
@@ -190,6 +196,7 @@ def test_the_chain_is_always_right() -> None:
     again = SettledOnChain(True, sha("the new branch"), 1, 0, NOW + 9)
     task = advance(after("performed", "certified", "rejected"), again)
     assert (task.phase, task.tx_hash, task.settled_in_batch_of) == (Phase.APPROVED, sha("the new branch"), 0)
+    assert task.inclusion is None  # the old branch's root
 
 
 def test_a_failed_task_runs_out() -> None:

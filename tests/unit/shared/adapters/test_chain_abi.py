@@ -1,8 +1,9 @@
-"""ABI coding: every error of both contracts comes back by name, and a stranger's bytes cannot stop a reader."""
+"""ABI coding: every error of every contract comes back by name, and a stranger's bytes cannot stop a reader."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -11,13 +12,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.adapters.anvil import Anvil
-from shared.adapters.chain_evm import EvmClient
-from shared.adapters.chain_evm.abi import FOLDER, Abi, center_abi, load, registry_abi, reverted
+from shared.adapters.chain_evm import EvmClient, events
+from shared.adapters.chain_evm.abi import (
+    CONTRACTS,
+    FOLDER,
+    Abi,
+    center_abi,
+    court_abi,
+    load,
+    registry_abi,
+    reverted,
+    tables_abi,
+)
 from shared.adapters.chain_evm.wire import Call, Log, tohex
 from shared.errors import ChainUnavailable, Reverted
 from shared.types import Address, Digest
 
-CONTRACTS = ["AttestationCenter", "OperatorRegistry"]
 ECHO_AS_ERROR = "0x365f5f37365ffd"  # reverts with its calldata
 ECHO = Address(b"\x43" * 20)
 SAMPLES: dict[str, Any] = {
@@ -29,6 +39,7 @@ SAMPLES: dict[str, Any] = {
     "uint8": 255,
     "uint16": 65535,
     "uint32": 2**32 - 1,
+    "uint32[]": (0, 2**32 - 1),
     "uint64": 2**64 - 1,
     "uint256": 2**256 - 1,
 }
@@ -46,10 +57,15 @@ async def client() -> AsyncIterator[EvmClient]:
         yield found
 
 
-def test_both_contracts_declare_what_the_protocol_speaks_of() -> None:
+def test_the_contracts_declare_what_the_protocol_speaks_of() -> None:
     names = {name for contract in CONTRACTS for name, _ in load(contract).errors.values()}
     assert {"QuorumNotReached", "TaskAlreadySettled", "BatchAlreadySettled", "SlashNotDue", "UnknownEpoch"} <= names
-    assert len(ERRORS) >= 40
+    assert {"StillInTable", "VotesMissing", "DepositTooSmall", "NotWaiting", "ChangeNotDue", "OnlyCourt"} <= names
+    assert len(ERRORS) >= 150
+
+
+def test_each_contract_that_is_exported_is_known() -> None:
+    assert {path.stem for path in FOLDER.glob("*.json")} == set(CONTRACTS)
 
 
 @pytest.mark.parametrize("contract", CONTRACTS)
@@ -63,9 +79,19 @@ def test_no_name_is_overloaded(contract: str) -> None:
         assert len(names) == len(set(names))
 
 
-def test_a_selector_means_the_same_in_both_contracts() -> None:
-    registry, center = registry_abi().errors, center_abi().errors
-    assert all(registry[selector] == center[selector] for selector in registry.keys() & center.keys())
+def test_a_selector_means_the_same_in_every_contract() -> None:
+    """An error is read by its selector, whichever contract it came from and through."""
+    meanings: dict[bytes, set[str]] = {}
+    for contract in CONTRACTS:
+        for selector, meaning in load(contract).errors.items():
+            meanings.setdefault(selector, set()).add(repr(meaning))
+    assert all(len(found) == 1 for found in meanings.values())
+
+
+def test_no_event_of_the_court_is_one_of_the_center() -> None:
+    """They are told apart by their topic alone."""
+    assert not court_abi()._events.keys() & {center_abi().topic(name) for name in events.CENTER_EVENTS}
+    assert not center_abi()._events.keys() & {court_abi().topic(name) for name in events.COURT_EVENTS}
 
 
 @pytest.mark.parametrize(("selector", "name", "types"), ERRORS)
@@ -112,8 +138,9 @@ def test_any_revert_data_becomes_a_short_error(selector: bytes, data: bytes) -> 
 def test_an_endpoint_that_is_no_text_blinds_nobody() -> None:
     """Registering takes any bytes; whoever registers these must not stop all others from reading."""
     abi = registry_abi()
-    types = ["(address,uint8,bool,uint64,uint256,bytes32,bytes,bytes,bytes)[]"]  # string and bytes are encoded alike
-    entry = (ECHO, 1, True, 0, 10**18, b"\1" * 32, b"", b"\xff\xfe/dns4", b"http://\xc3\x28")
+    # string and bytes are encoded alike
+    types = ["(address,address,address,uint8,bool,uint64,uint256,bytes32,bytes,bytes,bytes)[]"]
+    entry = (ECHO, ECHO, ECHO, 1, True, 0, 10**18, b"\1" * 32, b"", b"\xff\xfe/dns4", b"http://\xc3\x28")
     (((*_, p2p_address, gateway_url),),) = abi.returned("operatorsFrom", encode(types, [[entry]]))
     assert (p2p_address, gateway_url) == ("��/dns4", "http://�(")
 
@@ -121,27 +148,37 @@ def test_an_endpoint_that_is_no_text_blinds_nobody() -> None:
 def test_answers_that_are_not_the_contracts_are_unavailability() -> None:
     for data in (b"", b"\1", b"\xff" * 64):
         with pytest.raises(ChainUnavailable, match="does not decode"):
-            registry_abi().returned("tableOf", data)
+            tables_abi().returned("tableOf", data)
 
 
 def test_logs_that_are_not_the_contracts_are_unavailability() -> None:
     def log(topics: tuple[bytes, ...], data: bytes) -> Log:
         return Log(topics, data, 1, Digest(bytes(32)), Digest(bytes(32)), 0)
 
-    topic = center_abi().topic("SlashQueued")
-    good = log((topic, b"\1" * 32, bytes(12) + b"\2" * 20), (5).to_bytes(32, "big"))
-    name, values = center_abi().event(good)
+    topic = court_abi().topic("SlashQueued")
+    data = (3).to_bytes(32, "big") + (5).to_bytes(32, "big")
+    good = log((topic, b"\3" * 32, b"\1" * 32, bytes(12) + b"\2" * 20), data)
+    name, values = court_abi().event(good)
     assert (name, values) == (
         "SlashQueued",
-        {"taskId": b"\1" * 32, "operator": "0x" + "02" * 20, "executableAt": 5},
+        {"slashId": b"\3" * 32, "taskId": b"\1" * 32, "operator": "0x" + "02" * 20, "offence": 3, "executableAt": 5},
     )
-    for bad in (log((topic, b"\1" * 32), good.data), log(good.topics, b""), log((*good.topics, topic), good.data)):
+    for bad in (log((topic, b"\1" * 32), good.data), log(good.topics, b""), log((*good.topics[:3],), good.data)):
         with pytest.raises(ChainUnavailable, match="does not decode"):
-            center_abi().event(bad)
+            court_abi().event(bad)
+
+
+def test_an_offence_that_there_is_not_is_unavailability() -> None:
+    topics = (court_abi().topic("SlashQueued"), b"\3" * 32, b"\1" * 32, bytes(12) + b"\2" * 20)
+    for offence, is_known in ((4, True), (5, False)):
+        data = offence.to_bytes(32, "big") + (5).to_bytes(32, "big")
+        entry = Log(topics, data, 1, Digest(bytes(32)), Digest(bytes(32)), 0)
+        with nullcontext() if is_known else pytest.raises(ChainUnavailable, match="no offence 5"):
+            events._event(entry, 0)
 
 
 def test_arguments_that_do_not_fit_are_refused_before_they_are_sent() -> None:
-    abi: Abi = center_abi()
+    abi: Abi = court_abi()
     for arguments in ((b"\1" * 33,), (b"\1" * 32, 1), (), ("text",)):
         with pytest.raises(ValueError, match="contract arguments"):
             abi.call_data("executeSlash", *arguments)

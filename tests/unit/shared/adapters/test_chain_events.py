@@ -17,16 +17,28 @@ from structlog.testing import capture_logs
 
 from shared.adapters.anvil import Anvil, AnvilSettings
 from shared.adapters.chain_evm import EventReader, EvmClient
-from shared.adapters.chain_evm.abi import center_abi
+from shared.adapters.chain_evm.abi import center_abi, court_abi
 from shared.adapters.chain_evm.events import SPAN_BLOCKS, WINDOW_BLOCKS, _Place
 from shared.adapters.chain_evm.wire import Block, Log, Receipt
+from shared.adapters.terms import Deployment
 from shared.errors import ChainUnavailable
-from shared.types import Address, ChainEvent, Digest, Settled, Verdict
-from tests.chain_support import ETHER, AnvilChain, following, open_chain
+from shared.types import (
+    Address,
+    ChainEvent,
+    Digest,
+    Offence,
+    Settled,
+    SlashCancelled,
+    SlashExecuted,
+    SlashQueued,
+    Verdict,
+)
+from tests.chain_support import EQUAL, ETHER, LIMIT_SECONDS, OWNER, PERFORMER, AnvilChain, following, open_chain
 from tests.simnet.virtual_time import run_virtual
 
-CENTER = Address(b"\x11" * 20)
-TOPIC = center_abi().topic("SlashExecuted")
+TABLES, REGISTRY, CENTER, ESCROW, COURT = (Address(bytes([number]) * 20) for number in range(0x11, 0x16))
+DEPLOYMENT = Deployment(31337, TABLES, REGISTRY, CENTER, ESCROW, COURT, 0)
+TOPIC = court_abi().topic("SlashExecuted")
 
 
 def digest(*parts: object) -> Digest:
@@ -54,9 +66,10 @@ class ScriptedNode:
             number, block_hash = len(self.blocks), digest("block", next(self.serial))
             self.blocks.append(Block(number, block_hash, parent, number, 0))
             tx = digest("tx", block_hash)
-            topics = (TOPIC, bytes(32), bytes(32))
+            topics = (TOPIC, bytes(32), bytes(32), bytes(32))
             self.logs_of[block_hash] = [
-                Log(topics, index.to_bytes(32, "big"), number, block_hash, tx, index) for index in range(many)
+                Log(topics, index.to_bytes(32, "big") + bytes(64), number, block_hash, tx, index)
+                for index in range(many)
             ]
 
     def reorg(self, depth: int, events: Sequence[int]) -> None:
@@ -77,10 +90,10 @@ class ScriptedNode:
         self._answer()
         return self.blocks[tag] if tag < len(self.blocks) else None
 
-    async def logs(self, contract: Address, topics: Sequence[bytes], first: int, last: int) -> list[Log]:
+    async def logs(self, contracts: Sequence[Address], topics: Sequence[bytes], first: int, last: int) -> list[Log]:
         self._answer()
-        assert contract == CENTER
-        assert TOPIC in topics
+        assert set(contracts) == {CENTER, COURT}
+        assert {TOPIC, center_abi().topic("BatchSettled")} < set(topics)
         self.asked.append((first, last))
         if last - first + 1 > self.most_blocks:
             raise ChainUnavailable("the range is too large")
@@ -99,7 +112,7 @@ class ScriptedNode:
 
 
 def reader_of(node: object, **settings: Any) -> EventReader:
-    return EventReader(cast(EvmClient, node), CENTER, poll_seconds=0.25, **settings)
+    return EventReader(cast(EvmClient, node), DEPLOYMENT, poll_seconds=0.25, **settings)
 
 
 def told(events: Sequence[ChainEvent]) -> list[tuple[Digest, int]]:
@@ -145,7 +158,7 @@ STEPS = st.lists(
 def test_whatever_happens_each_event_of_the_chain_is_told_once_and_in_order(steps: list[Any], span: int) -> None:
     async def scenario() -> None:
         node = ScriptedNode()
-        place = _Place(cast(EvmClient, node), CENTER, 0, span)
+        place = _Place(cast(EvmClient, node), DEPLOYMENT, 0, span)
         found: list[ChainEvent] = []
         for step in steps:
             match step:
@@ -188,7 +201,7 @@ def test_a_chain_that_changes_between_two_questions_is_read_right(flips: list[An
     async def scenario() -> None:
         node = Restless()
         node.extend(first)
-        place = _Place(cast(EvmClient, node), CENTER, 0, 3)
+        place = _Place(cast(EvmClient, node), DEPLOYMENT, 0, 3)
         found: list[ChainEvent] = []
         for _ in range(3 * len(node.blocks) + 60):
             found += await place.advance()
@@ -265,7 +278,7 @@ def test_nothing_is_told_before_its_block() -> None:
 def test_a_reader_remembers_a_bounded_number_of_events() -> None:
     async def scenario() -> None:
         node = ScriptedNode()
-        place = _Place(cast(EvmClient, node), CENTER, 0, SPAN_BLOCKS)
+        place = _Place(cast(EvmClient, node), DEPLOYMENT, 0, SPAN_BLOCKS)
         for _ in range(5 * WINDOW_BLOCKS):
             node.extend([1])
             await place.advance()
@@ -307,6 +320,79 @@ async def test_after_a_reorg_the_settlements_are_sent_and_told_again() -> None:
             await live.has(10)
         assert isinstance(live.events[9], Settled)
         assert len(live.events) == 10
+
+
+async def test_a_settlement_tells_whose_it_is() -> None:
+    async with open_chain("anvil") as chain:
+        await chain.populate(EQUAL)
+        tx_hash, gas = await chain.settle(chain.certificate(chain.info("a"), Verdict.INVALID, (0, 2)))
+        settled, queued = await chain.first_events(2)
+
+        assert isinstance(settled, Settled)
+        info_hash = chain.deployment.domain.task_info_hash(chain.info("a"))
+        block = settled.block
+        expected = Settled(
+            task_id=chain.info("a").task_id,
+            is_approved=False,
+            block=block,
+            tx_hash=tx_hash,
+            gas_used=gas,
+            task_info_hash=info_hash,
+            aggregator=OWNER.address,
+            indices=b"\x00\x02",
+        )
+        assert settled == expected
+        assert isinstance(queued, SlashQueued)
+        assert (queued.block, queued.tx_hash, queued.offence) == (block, tx_hash, Offence.REJECTED_TASK)
+
+
+async def test_after_a_reorg_what_the_court_did_is_told_again() -> None:
+    """Evidence, cancellation and execution, each in a block of its own that goes away."""
+    async with open_chain("anvil") as chain:
+        assert isinstance(chain, AnvilChain)
+        await chain.populate(EQUAL)
+        async with following(chain.settlement.events(0)) as live:
+            await chain.settle(chain.certificate(chain.info("a"), Verdict.INVALID))
+            await live.has(2)
+            queued = live.events[1]
+            assert isinstance(queued, SlashQueued)
+            await chain.warp(501)  # before what the reorg takes away, which takes its time along
+            kept = await chain.client.head()
+
+            votes = [chain.vote(0, chain.info("b"), verdict) for verdict in (Verdict.VALID, Verdict.INVALID)]
+            await chain.confirmed(chain.court.report_equivocation(*votes))
+            await live.has(3)
+            evidence = live.events[2]
+            assert isinstance(evidence, SlashQueued)
+            await cancel(chain, evidence.slash_id)
+            await chain.confirmed(chain.court.execute_slash(queued.slash_id))
+            await live.has(5)
+            told_first = live.events[2:5]
+
+            depth = (await chain.client.head()).number - kept.number
+            await chain.client.request("anvil_reorg", depth, [])
+            await live.has(8)
+            assert await blocks_of(chain.client, live.events[5:8])
+
+    equivocator = chain.people[0].address
+    assert (evidence.operator, evidence.offence) == (equivocator, Offence.EQUIVOCATION)
+    for events in (told_first, live.events[5:8]):
+        cancelled = next(event for event in events if isinstance(event, SlashCancelled))
+        executed = next(event for event in events if isinstance(event, SlashExecuted))
+        again = next(event for event in events if isinstance(event, SlashQueued))
+        assert (again.slash_id, again.operator) == (evidence.slash_id, equivocator)
+        assert (cancelled.slash_id, cancelled.operator) == (evidence.slash_id, equivocator)
+        assert (executed.slash_id, executed.task_id) == (queued.slash_id, queued.task_id)
+        assert (executed.operator, executed.amount_wei) == (PERFORMER.address, ETHER // 10)
+        assert (executed.requester, executed.compensation_wei) == (Address(bytes(20)), 0)
+    assert len(live.events) == 8
+
+
+async def cancel(chain: AnvilChain, slash_id: Digest) -> None:
+    """By a certificate of everybody."""
+    signature = chain.signed(chain.deployment.court_domain.cancel_slash(slash_id))
+    data = court_abi().call_data("cancelSlash", slash_id, 1, signature, b"")
+    await chain.sender.confirm(await chain.sender.send(chain.deployment.court, data), LIMIT_SECONDS)
 
 
 async def test_a_node_that_is_killed_and_restarted_is_followed_on(tmp_path: Path) -> None:

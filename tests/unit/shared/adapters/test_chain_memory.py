@@ -1,9 +1,11 @@
-"""The chain in memory: what tests inject into it. What the contracts say is in tests/conformance/test_chain.py."""
+"""The chain in memory: what tests inject into it, and its money. What the contracts say is in
+tests/conformance/test_chain.py; what only the model's own methods reach, in test_chain_memory_court.py."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,20 +13,38 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.adapters.memory.chain import MemoryChain
+from shared.adapters.memory.chain_court import State
 from shared.adapters.memory.chain_ledger import REORG_BLOCKS
 from shared.errors import ChainUnavailable, Dropped, Reverted
-from shared.types import BatchSettled, ChainEvent, Digest, Role, Settled, Verdict
+from shared.types import (
+    BatchSettled,
+    ChainEvent,
+    Digest,
+    Role,
+    Settled,
+    SlashExecuted,
+    SlashQueued,
+    Verdict,
+)
 from tests.chain_support import (
+    AGGREGATOR,
     ETHER,
+    FEES,
     LIMIT_SECONDS,
+    OWNER,
+    PAID,
     PERFORMER,
+    REQUESTER,
     TERMS,
     VAULT,
     ModelChain,
     Person,
     following,
 )
+from tests.chain_walk import ACTS, EXITS, FEE, Walk
 from tests.simnet.virtual_time import START, VirtualClock, run_virtual
+
+STAKES = (3 * ETHER, 2 * ETHER, 2 * ETHER)
 
 
 def run(scenario: Coroutine[Any, Any, None]) -> None:
@@ -33,14 +53,8 @@ def run(scenario: Coroutine[Any, Any, None]) -> None:
 
 async def opened() -> ModelChain:
     """Three attesters on a chain with a block a second."""
-    chain = MemoryChain(TERMS, block_seconds=1.0, poll_seconds=0.25)
-    network = ModelChain("memory", chain.deployment, chain, chain, chain=chain)
-    network.people = [Person(f"attester{i}") for i in range(3)]
-    await network.register(PERFORMER, PERFORMER.registration(chain.deployment, Role.PERFORMER))
-    for person in network.people:
-        await network.register(person, person.registration(chain.deployment, Role.ATTESTER))
-    await chain.create_task_definition(name="digits", method="exact", model_hash=Digest(bytes(32)), card_cid="baf")  # type: ignore[arg-type]
-    await network.roll()
+    network = ModelChain.on(MemoryChain(replace(TERMS, owner=OWNER.address), block_seconds=1.0, poll_seconds=0.25))
+    await network.populate(STAKES, PAID)
     return network
 
 
@@ -91,12 +105,25 @@ def test_connections_fail_one_by_one() -> None:
         for asked in (
             other.current_epoch(),
             other.operator_table(1),
+            other.is_expired(1),
             other.operators(),
             other.task_definition(0),
             other.task_definition_count(),
             other.submit_task(certificate),
             other.submit_batch(network.batch(["a"])[1]),
-            other.execute_slash(certificate.task_info.task_id),
+            other.power_unit(),
+            other.rollable_at(),
+            other.roll(),
+            other.report_equivocation(
+                network.vote(0, certificate.task_info), network.vote(0, certificate.task_info, Verdict.INVALID)
+            ),
+            other.name_harmed(Digest(bytes(32)), network.request()),
+            other.execute_slash(Digest(bytes(32))),
+            other.deposit_of(REQUESTER.address, PERFORMER.address),
+            other.deposit(REQUESTER.address, PERFORMER.address, 1),
+            other.collect([]),
+            other.is_paid(REQUESTER.address, PERFORMER.address, 1),
+            other.earned_by(PERFORMER.address),
             other.verdict_of(certificate.task_info.task_id),
             other.is_batch_settled(Digest(bytes(32))),
             other.confirm(Digest(bytes(32)), 1.0),
@@ -187,75 +214,156 @@ def test_a_refused_transaction_changes_nothing() -> None:
     async def scenario() -> None:
         network = await opened()
         before = network.chain._ledger.state
+        copied = before.copy()
         with pytest.raises(Reverted):
             await network.register(PERFORMER, PERFORMER.registration(network.deployment, Role.PERFORMER))
         stranger = Person("stranger")
-        bad = stranger.registration(network.deployment, Role.ATTESTER, ETHER // 2)
-        with pytest.raises(Reverted):
+        # Refused after the peer key was taken, the stake paid, and the account opened.
+        bad = replace(stranger.registration(network.deployment, Role.ATTESTER), possession=bytes(96))
+        with pytest.raises(Reverted, match="PossessionMismatch"):
             await network.register(stranger, bad)
-        assert network.chain._ledger.state == before
+        unpaid = network.request(fee=FEE)
+        certificate = network.certificate(network.done(unpaid))
+        await network.settle(certificate)
+        settled = network.chain._ledger.state
+        with pytest.raises(Reverted, match="DepositTooSmall"):
+            await network.escrow.collect([network.collection(unpaid, certificate)])
+        assert network.chain._ledger.state is settled
+        assert not settled.escrow.paid_nonces
+        assert before == copied  # nor did what came later
 
     run(scenario())
 
 
+def test_a_copy_shares_nothing_that_changes() -> None:
+    async def scenario() -> None:
+        network = await opened()
+        hub = network.chain._ledger.state
+        copied = hub.copy()
+        assert copied == hub
+        parts = ("coins", "tables", "registry", "center", "escrow", "court")
+        for part in parts:
+            mine, theirs = getattr(hub, part), getattr(copied, part)
+            assert mine is not theirs, part
+            for name in type(mine).__slots__:
+                value = getattr(mine, name)
+                if isinstance(value, dict | list | set):
+                    assert value is not getattr(theirs, name), (part, name)
+        # One wiring: each model of the copy knows the others of the copy.
+        assert copied.registry.tables is copied.tables
+        assert copied.center.registry is copied.registry
+        assert copied.escrow.center is copied.center
+        assert copied.court.center is copied.center
+        assert copied.registry.coins is copied.escrow.coins is copied.court.coins is copied.coins
+
+    run(scenario())
+
+
+# --- money ---------------------------------------------------------------------------------------
 STEPS = st.lists(
     st.one_of(
-        st.tuples(st.just("reject"), st.integers(0, 5)),
-        st.tuples(st.just("approve"), st.integers(0, 5)),
-        st.tuples(st.just("batch"), st.integers(0, 5)),
-        st.tuples(st.just("slash"), st.integers(0, 5)),
+        st.tuples(st.sampled_from(ACTS), st.integers(0, 3)),
+        st.tuples(st.sampled_from(EXITS), st.integers(0, 2)),
+        st.tuples(st.just("roll"), st.just(0)),
         st.tuples(st.just("reorg"), st.integers(1, 5)),
-        st.tuples(st.just("wait"), st.integers(1, 600)),
+        st.tuples(st.just("wait"), st.integers(1, 1100)),
     ),
-    max_size=12,
+    max_size=25,
 )
 
 
-@settings(max_examples=20)  # real signatures
+class ShakyWalk(Walk):
+    """On a chain that forgets its newest blocks, and mines their transactions again."""
+
+    async def reorg(self, depth: int) -> None:
+        assert isinstance(self.network, ModelChain)
+        self.network.chain.reorg(depth)
+
+
+@settings(max_examples=40)  # real signatures
 @given(steps=STEPS)
-def test_stake_is_conserved_and_events_tell_the_state(steps: list[tuple[str, int]]) -> None:
-    """To the wei, through reorgs: staked = still staked + in the vault; and whoever follows knows every verdict."""
+def test_every_wei_is_somewhere_and_events_tell_the_state(steps: list[tuple[str, int]]) -> None:
+    """Through everything that people do, and reorgs: stakes + deposits + earned + pools + owed + paid = put in. And
+    whoever follows knows every verdict and every slash."""
 
     async def scenario() -> None:
         network = await opened()
-        chain = network.chain
-        async with following(chain.events(0)) as live:
+        walk = ShakyWalk(network)
+        async with following(network.chain.events(0)) as live:
             for what, number in steps:
-                await step(network, what, number)
+                await walk.step(what, number)
+                check_money(network)
             await asyncio.sleep(5.0)
-            registry = chain._ledger.state.registry
-            assert registry.total_stake_wei + registry.vault_wei == 4 * ETHER
-            assert sum([await chain.stake_of(p.address) for p in (PERFORMER, *network.people)]) == (
-                registry.total_stake_wei
-            )
-            verdicts = {event.task_id: event.is_approved for event in live.events if isinstance(event, Settled)}
-            state = chain._ledger.state
-            assert {task: verdict is Verdict.VALID for task, verdict in state.verdicts.items()} == verdicts
-            assert set(state.batches) == {e.batch.root for e in live.events if isinstance(e, BatchSettled)}
+            check_money(network)
+            check_events(network, live.events)
 
     run(scenario())
 
 
-async def step(network: ModelChain, what: str, number: int) -> None:
-    """One thing that happens; what the contract refuses is no failure."""
-    info = network.info(str(number))
-    match what:
-        case "wait":
-            return await asyncio.sleep(number)
-        case "reorg":
-            return network.chain.reorg(number)
-        case "batch":
-            sending = network.settlement.submit_batch(network.batch([str(number)])[1])
-        case "slash":
-            sending = network.settlement.execute_slash(info.task_id)
-        case _:
-            verdict = Verdict.VALID if what == "approve" else Verdict.INVALID
-            sending = network.settlement.submit_task(network.certificate(info, verdict))
-    try:
-        await network.settlement.confirm(await sending, LIMIT_SECONDS)
-    except Reverted:
-        return None
-    return None
+def test_a_walk_that_does_everything_moves_money_everywhere() -> None:
+    """That the property above is about something."""
+
+    async def scenario() -> None:
+        network = await opened()
+        walk = Walk(network)
+        for what, number in (
+            *(("deposit", n) for n in range(4)),
+            *(("approve", 0), ("batch", 1), ("reject", 2), ("equivocate", 1)),
+            *(("collect", n) for n in range(3)),
+            *(("claim", n) for n in range(3)),
+            *(("name", 2), ("wait", 600), ("slash", 2), ("slash", 1), ("pay", 0), ("pay", 1)),
+            *(("refund", 0), ("wait", 400), ("refund", 0), ("leave", 2), ("wait", 600), ("roll", 0), ("wait", 600)),
+            ("withdraw", 2),
+        ):
+            assert await walk.step(what, number) == "done", (what, number)
+            check_money(network)
+        hub = network.chain._ledger.state
+        slashed = ETHER // 10 + STAKES[1]
+        assert hub.coins.of(VAULT) == slashed - FEES.total  # half of the fee: the definition's own
+        # Two approvals' pool, of 7 parts, and no share of the rejection's.
+        share = 2 * FEES.attesters * 2 // 7
+        assert hub.coins.of(network.people[2].address) == STAKES[2] + share
+        assert hub.registry.total_stake_wei == sum(STAKES) + ETHER - slashed - STAKES[2]
+        to_performer = FEE - FEES.attesters - FEES.aggregator
+        assert hub.escrow.earned_by(PERFORMER.address) == 2 * to_performer
+        paid_back = 4 * FEE - 2 * FEE - FEES.attesters - FEES.aggregator
+        assert hub.coins.of(REQUESTER.address) == FEES.total + paid_back
+        assert hub.escrow.earned_by(OWNER.address) == 2 * FEES.aggregator
+        assert hub.escrow.earned_by(AGGREGATOR.address) == FEES.aggregator
+
+    run(scenario())
+
+
+def check_money(network: ModelChain) -> None:
+    """Each contract has exactly what it owes, and nothing else is anywhere."""
+    hub, at = network.chain._state(), network.deployment
+    coins = hub.coins
+    assert coins.of(at.registry) == hub.registry.total_stake_wei
+    assert coins.of(at.escrow) == hub.escrow.held
+    assert coins.of(at.court) == hub.court.total_owed
+    contracts = {at.registry, at.escrow, at.court}
+    paid = sum(amount for account, amount in coins.balances.items() if account not in contracts)
+    deposits = sum(deposit.balance for deposit in hub.escrow.deposits.values())
+    pools = sum(hub.escrow.pools.values()) - sum(hub.escrow.taken.values())
+    earned, owed = sum(hub.escrow.earned.values()), sum(hub.court.owed.values())
+    stakes = sum(account.stake_wei for account in hub.registry.accounts.values())
+    assert stakes + deposits + earned + pools + owed + paid == coins.put_in
+    amounts = [*coins.balances.values(), *hub.escrow.pools.values(), *hub.court.owed.values()]
+    amounts += [account.stake_wei for account in hub.registry.accounts.values()]
+    amounts += [deposit.balance - deposit.refunding for deposit in hub.escrow.deposits.values()]
+    assert min(amounts) >= 0
+    waiting = [slash.operator for slash in hub.court.slashes.values() if slash.state is State.WAITING]
+    assert all(account.pending_slashes == waiting.count(name) for name, account in hub.registry.accounts.items())
+
+
+def check_events(network: ModelChain, events: list[ChainEvent]) -> None:
+    hub = network.chain._state()
+    verdicts = {event.task_id: event.is_approved for event in events if isinstance(event, Settled)}
+    assert {task: record.verdict is Verdict.VALID for task, record in hub.center.records.items()} == verdicts
+    assert set(hub.center.batches) == {e.batch.root for e in events if isinstance(e, BatchSettled)}
+    assert set(hub.court.slashes) == {event.slash_id for event in events if isinstance(event, SlashQueued)}
+    executed = {slash_id for slash_id, slash in hub.court.slashes.items() if slash.state is State.EXECUTED}
+    assert executed == {event.slash_id for event in events if isinstance(event, SlashExecuted)}
 
 
 def test_two_iterators_are_independent() -> None:
@@ -264,6 +372,5 @@ def test_two_iterators_are_independent() -> None:
         await network.settle(network.certificate(network.info("a")))
         found: list[ChainEvent] = await network.first_events(1)
         assert await network.first_events(1) == found
-        assert TERMS.vault == VAULT
 
     run(scenario())
