@@ -2,12 +2,12 @@
 pragma solidity ^0.8.28;
 
 import {IERC1271} from "@openzeppelin/contracts/interfaces/IERC1271.sol";
-import {ERC20} from "@openzeppelin/contracts/token/ERC20/ERC20.sol";
 import {ECDSA} from "@openzeppelin/contracts/utils/cryptography/ECDSA.sol";
 
 import {IAttestationCenter} from "../src/interfaces/IAttestationCenter.sol";
 import {IFeeCalculator} from "../src/interfaces/IFeeCalculator.sol";
 import {ITaskEscrow} from "../src/interfaces/ITaskEscrow.sol";
+import {PlainToken} from "./Tokens.sol";
 
 // --- requesters that are contracts -----------------------------------------------------------------------------------
 
@@ -202,23 +202,8 @@ contract ReentrantCalculator {
 
 // --- tokens ----------------------------------------------------------------------------------------------------------
 
-contract Token is ERC20("Token", "T") {
-    function mint(address to, uint256 amount) external {
-        _mint(to, amount);
-    }
-}
-
-/// @notice Keeps 1 % of every transfer.
-contract FeeToken is Token {
-    function _update(address from, address to, uint256 amount) internal override {
-        uint256 kept = from == address(0) || to == address(0) ? 0 : amount / 100;
-        super._update(from, to, amount - kept);
-        if (kept != 0) super._update(from, address(0), kept);
-    }
-}
-
 /// @notice Tells who sends before a transfer, and who receives after it, as ERC-777 does.
-contract HookToken is Token {
+contract HookToken is PlainToken {
     mapping(address => bool) private listens;
 
     function listen() external {
@@ -232,30 +217,8 @@ contract HookToken is Token {
     }
 }
 
-/// @notice Returns nothing from its transfers, as some early tokens do.
-contract SilentToken {
-    mapping(address => uint256) public balanceOf;
-
-    function mint(address to, uint256 amount) external {
-        balanceOf[to] += amount;
-    }
-
-    function transfer(address to, uint256 amount) external {
-        _move(msg.sender, to, amount);
-    }
-
-    function transferFrom(address from, address to, uint256 amount) external {
-        _move(from, to, amount);
-    }
-
-    function _move(address from, address to, uint256 amount) private {
-        balanceOf[from] -= amount;
-        balanceOf[to] += amount;
-    }
-}
-
-/// @notice Returns false where others revert.
-contract FalseToken is Token {
+/// @notice Returns false while it is frozen, where others revert.
+contract FreezableToken is PlainToken {
     bool public isFrozen;
 
     function freeze(bool isFrozen_) external {

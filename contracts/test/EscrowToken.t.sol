@@ -8,22 +8,23 @@ import {ReentrancyGuardTransient} from "@openzeppelin/contracts/utils/Reentrancy
 
 import {ITaskEscrow} from "../src/interfaces/ITaskEscrow.sol";
 import {Currency} from "../src/libraries/Currency.sol";
-import {FalseToken, FeeToken, HookToken, Reentrant, SilentToken, Token} from "./EscrowActors.sol";
+import {FreezableToken, HookToken, Reentrant} from "./EscrowActors.sol";
 import {EscrowNetwork} from "./EscrowNetwork.sol";
+import {FeeToken, PlainToken, SilentToken} from "./Tokens.sol";
 
 /// @notice Fees in an ERC-20, well-behaved or not. The stake stays the chain's own coin: the two need not be one.
 /// Branches: tree/deposit.tree, tree/claim.tree.
 contract EscrowTokenTest is EscrowNetwork {
-    Token private token;
+    PlainToken private token;
 
     function setUp() public override {
         super.setUp();
-        token = new Token();
+        token = new PlainToken();
         _useToken(token);
         give(performer, DEPOSIT);
     }
 
-    function _useToken(Token token_) private {
+    function _useToken(PlainToken token_) private {
         token = token_;
         escrow = _deployFor(address(token_));
     }
@@ -95,7 +96,7 @@ contract EscrowTokenTest is EscrowNetwork {
     }
 
     function test_token_ThatReturnsFalseMovesNothing() public {
-        FalseToken frozen = new FalseToken();
+        FreezableToken frozen = new FreezableToken();
         _useToken(frozen);
         give(performer, FEE);
         pay(0, true, EVERYBODY);
