@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+import logging
+from collections.abc import Generator, Iterator
 
 import pytest
+import structlog
 from hypothesis import settings
 
 # Two busy cores make per-example deadlines fail by luck; pytest-timeout bounds the whole test instead.
 settings.register_profile("house", deadline=None)
 settings.load_profile("house")
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    """A command that runs inside a test configures the logging of the whole process; later tests would listen in vain."""
+    root, last_resort = logging.getLogger(), logging.lastResort
+    handlers, level = list(root.handlers), root.level
+    yield
+    if structlog.is_configured():
+        root.handlers[:] = handlers
+        root.setLevel(level)
+        logging.lastResort = last_resort
+        logging.captureWarnings(capture=False)
+        structlog.reset_defaults()
 
 
 @pytest.hookimpl(wrapper=True)
