@@ -16,7 +16,7 @@ settings.load_profile("house")
 
 @pytest.fixture(autouse=True)
 def logging_as_before() -> Iterator[None]:
-    """A command that runs inside a test configures the logging of the whole process; later tests would listen in vain."""
+    """A command that runs inside a test configures the whole process's logging; later tests would listen in vain."""
     root, last_resort = logging.getLogger(), logging.lastResort
     handlers, level = list(root.handlers), root.level
     yield
