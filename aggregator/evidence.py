@@ -48,11 +48,10 @@ class Accuser:
                 await self._settlement.confirm(tx_hash, CONFIRM_SECONDS)
                 log.warning("equivocation reported", task=first.info.task_id.hex()[:8], seat=first.seat)
             except (Reverted, CodecError) as error:
-                if not isinstance(error, Reverted) or error.name != "AlreadyQueued":
+                is_queued = isinstance(error, Reverted) and error.name == "AlreadyQueued"
+                if not is_queued:
                     log.error("the court refuses the evidence", task=first.info.task_id.hex()[:8], reason=str(error))
-                    await self._store.delete(EVIDENCE, key)
-                    return
-                seconds = next(looks, None)
+                seconds = next(looks, None) if is_queued else None
                 if seconds is None:
                     await self._store.delete(EVIDENCE, key)
                     return

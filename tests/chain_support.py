@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -123,7 +124,7 @@ def attesters(count: int) -> list[Person]:
 
 
 @dataclass
-class Chain:
+class Chain(ABC):
     """One network on one chain. What is tested: `reader`, and what sends as OWNER: `settlement`, `court`, `escrow` and
     `epochs`."""
 
@@ -137,42 +138,42 @@ class Chain:
     people: list[Person] = field(default_factory=list)  # the attesters, in order of seats
     tables: dict[int, OperatorTable] = field(default_factory=dict)  # as they were rolled
 
+    @abstractmethod
     async def register(self, person: Person, registration: Registration) -> None:
         """By the person, as owner."""
-        raise NotImplementedError
 
-    async def define(self, name: str, sender: Person = OWNER, terms: TaskTerms = FREE) -> int:
-        raise NotImplementedError
+    @abstractmethod
+    async def define(self, name: str, sender: Person = OWNER, terms: TaskTerms = FREE) -> int: ...
 
-    async def roll_epoch(self) -> int:
-        raise NotImplementedError
+    @abstractmethod
+    async def roll_epoch(self) -> int: ...
 
+    @abstractmethod
     async def leave(self, person: Person, operator: Person | None = None) -> None:
         """Sent by the person; its own exit unless said. So is `withdraw`."""
-        raise NotImplementedError
 
-    async def withdraw(self, person: Person, operator: Person | None = None) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    async def withdraw(self, person: Person, operator: Person | None = None) -> None: ...
 
-    async def start_refund(self, requester: Person, performer: Address, amount: int) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    async def start_refund(self, requester: Person, performer: Address, amount: int) -> None: ...
 
-    async def refund(self, requester: Person, performer: Address) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    async def refund(self, requester: Person, performer: Address) -> None: ...
 
-    async def claim(self, operator: Address, pools: Sequence[Voters], seats: Sequence[int]) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    async def claim(self, operator: Address, pools: Sequence[Voters], seats: Sequence[int]) -> None: ...
 
+    @abstractmethod
     async def pay(self, account: Address) -> None:
         """What the court owes."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def balance_of(self, account: Address) -> int:
         """In wei. The two chains agree on accounts that nobody but the contracts ever paid, and on the contracts."""
-        raise NotImplementedError
 
-    async def warp(self, seconds: int) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    async def warp(self, seconds: int) -> None: ...
 
     async def roll(self) -> int:
         """The new epoch."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -76,7 +77,7 @@ async def reading(node: Node, topic: str, validate: Validator = accept) -> Async
             await asyncio.gather(task, return_exceptions=True)
 
 
-class Network:
+class Network(ABC):
     """Nodes by name; `book` is the registry that all of them read."""
 
     kind = ""
@@ -86,11 +87,11 @@ class Network:
         self.book: dict[PeerKey, str] = {}
         self._stack: dict[Node, AsyncExitStack] = {}
 
-    def build(self, name: str, members: Callable[[], Mapping[PeerKey, str]], **options: Any) -> Node:
-        raise NotImplementedError
+    @abstractmethod
+    def build(self, name: str, members: Callable[[], Mapping[PeerKey, str]], **options: Any) -> Node: ...
 
-    def address_of(self, node: Node) -> str:
-        raise NotImplementedError
+    @abstractmethod
+    def address_of(self, node: Node) -> str: ...
 
     async def start(self, name: str, *, is_member: bool = True, **options: Any) -> Node:
         """A running node; the same name is the same identity."""

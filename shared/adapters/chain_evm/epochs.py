@@ -14,12 +14,9 @@ class EvmEpochs:
 
     def __init__(self, sender: Sender, deployment: Deployment) -> None:
         self._sender, self._deployment = sender, deployment
-        self._power_unit = 0  # immutable on chain, read once
 
     async def power_unit(self) -> int:
-        if not self._power_unit:
-            self._power_unit = await self._ask(self._deployment.registry, registry_abi(), "powerUnit")
-        return self._power_unit
+        return await self._ask(self._deployment.registry, registry_abi(), "powerUnit")
 
     async def rollable_at(self) -> int:
         return await self._ask(self._deployment.tables, tables_abi(), "rollableAt")

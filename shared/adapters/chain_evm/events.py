@@ -15,12 +15,12 @@ import structlog
 
 from shared.adapters.chain_evm.abi import center_abi, court_abi
 from shared.adapters.chain_evm.client import EvmClient
+from shared.adapters.chain_evm.forms import batch_of
 from shared.adapters.chain_evm.wire import Block, Log, address
 from shared.adapters.terms import Deployment
 from shared.constants import CHAIN_POLL_SECONDS, CONFIRMATIONS
 from shared.errors import ChainUnavailable
 from shared.types import (
-    BatchInfo,
     BatchSettled,
     ChainEvent,
     Digest,
@@ -192,7 +192,7 @@ def _event(entry: Log, gas_used: int) -> ChainEvent:
     place: Any = {"block": entry.block, "tx_hash": entry.tx_hash}
     match name:
         case "BatchSettled":
-            return BatchSettled(batch=_batch(values), gas_used=gas_used, **place)
+            return BatchSettled(batch=batch_of(values), gas_used=gas_used, **place)
         case "SlashQueued":
             return SlashQueued(
                 slash_id=Digest(values["slashId"]),
@@ -231,13 +231,3 @@ def _offence(value: int) -> Offence:
         return Offence(value)
     except ValueError:
         raise ChainUnavailable(f"event SlashQueued: there is no offence {value}") from None
-
-
-def _batch(values: Any) -> BatchInfo:
-    return BatchInfo(
-        root=Digest(values["root"]),
-        content_hash=Digest(values["contentHash"]),
-        size=values["size"],
-        epoch=values["epoch"],
-        aggregator=address(values["aggregator"]),
-    )

@@ -6,7 +6,19 @@ from __future__ import annotations
 from typing import Any
 
 from shared.adapters.chain_evm.wire import address
-from shared.types import Cid, Digest, Fees, Operator, PeerKey, Role, TaskDefinition, TaskInfo, TaskRequest, TaskTerms
+from shared.types import (
+    BatchInfo,
+    Cid,
+    Digest,
+    Fees,
+    Operator,
+    PeerKey,
+    Role,
+    TaskDefinition,
+    TaskInfo,
+    TaskRequest,
+    TaskTerms,
+)
 
 
 def request_form(request: TaskRequest) -> tuple[Any, ...]:
@@ -98,4 +110,15 @@ def operator_of(form: Any) -> Operator:
         gateway_url=gateway,
         is_active=is_active,
         withdrawable_at=withdrawable_at,
+    )
+
+
+def batch_of(values: Any) -> BatchInfo:
+    """Of the event BatchSettled."""
+    return BatchInfo(
+        root=Digest(values["root"]),
+        content_hash=Digest(values["contentHash"]),
+        size=values["size"],
+        epoch=values["epoch"],
+        aggregator=address(values["aggregator"]),
     )

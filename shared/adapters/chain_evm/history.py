@@ -10,6 +10,7 @@ from typing import Any
 
 from shared.adapters.chain_evm.abi import Abi, center_abi, court_abi, escrow_abi
 from shared.adapters.chain_evm.client import EvmClient, Refused
+from shared.adapters.chain_evm.forms import batch_of
 from shared.adapters.chain_evm.wire import Call, Log, address
 from shared.adapters.terms import Deployment
 from shared.types import Address, BatchInfo, Cid, Digest, Offence, TaskInfo
@@ -75,7 +76,7 @@ class History:
     async def batches(self, first: int, last: int) -> list[BatchInfo]:
         """Batches that settled."""
         logs = await self._logs(center_abi(), self._deployment.center, ("BatchSettled",), first, last)
-        return [_batch(center_abi().event(entry)[1]) for entry in logs]
+        return [batch_of(center_abi().event(entry)[1]) for entry in logs]
 
     async def payments(self, first: int, last: int) -> list[PaidTask]:
         """Tasks that were paid."""
@@ -130,16 +131,6 @@ def _single(name: str, values: Any) -> SingleSettlement:
         epoch=0,
     )
     return SingleSettlement(info, Digest(values["taskInfoHash"]), name == "TaskSubmitted", values["indices"])
-
-
-def _batch(values: Any) -> BatchInfo:
-    return BatchInfo(
-        root=Digest(values["root"]),
-        content_hash=Digest(values["contentHash"]),
-        size=values["size"],
-        epoch=values["epoch"],
-        aggregator=address(values["aggregator"]),
-    )
 
 
 def _payment(values: Any) -> PaidTask:
