@@ -7,7 +7,7 @@ What each trouble means is written here and nowhere else: the performer's own si
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from shared.constants import FETCH_TIMEOUT_SECONDS, MAX_INPUT_BYTES, MAX_PROOF_BYTES
 from shared.documents import InputDocument, ProofObject, decode_input, decode_parameters, decode_proof
@@ -27,7 +27,9 @@ from shared.reasons import AbstainReason, InvalidReason
 from shared.roster import Roster
 from shared.types import Address, TaskDefinition, Verdict
 from shared.verification import METHODS
-from shared.verification.method import Judgement
+from shared.verification.binding import unbound
+from shared.verification.method import Judgement, Method, Work
+from shared.verification.verify import verify
 
 
 class _Decided(Exception):
@@ -41,9 +43,16 @@ class Judge:
     """Fetches, binds, recomputes and compares."""
 
     def __init__(
-        self, *, address: Address, roster: Callable[[], Roster], content: ContentStore, library: ModelLibrary
+        self,
+        *,
+        address: Address,
+        roster: Callable[[], Roster],
+        content: ContentStore,
+        library: ModelLibrary,
+        methods: Mapping[str, Method] = METHODS,
     ) -> None:
         self._address, self._roster, self._content, self._library = address, roster, content, library
+        self._methods = methods
 
     async def judge(self, message: TaskMessage) -> Judgement:
         """Never raises for what a performer, a requester or the network does."""
@@ -61,15 +70,14 @@ class Judge:
         proof, document, model = await self._fetch(message, definition)
         # (4) verify by the method
         try:
-            return await METHODS[definition.method].verify(
+            work = Work(
                 task_id=info.task_id,
+                performer=info.task_performer,
                 card=model.card,
                 document=document,
                 parameters=decode_parameters(model.card, message.request.parameters),
-                output=proof.output,
-                data=info.data,
-                run=model.run,
             )
+            return await verify(self._methods[definition.method], work, proof.output, info.data, model.compute)
         except (InputMismatch, CodecError):
             raise _Decided(AbstainReason.INPUT_UNUSABLE) from None
         except InferenceFailed:
@@ -86,7 +94,7 @@ class Judge:
         definition = self._roster().definitions.get(message.request.task_definition_id)
         if definition is None:
             raise _Decided(AbstainReason.CARD_UNAVAILABLE)
-        if definition.method not in METHODS:
+        if definition.method not in self._methods:
             raise _Decided(AbstainReason.METHOD_UNKNOWN)
         return definition
 
@@ -106,10 +114,10 @@ class Judge:
             await asyncio.gather(document, model, return_exceptions=True)
 
     async def _bound_proof(self, message: TaskMessage, definition: TaskDefinition) -> ProofObject:
-        proof, request = await self._proof(message), message.request
-        named = (proof.task_id, proof.card_cid, proof.model_hash, proof.input_cid)
-        if named != (message.task_info.task_id, definition.card_cid, request.model_hash, request.input_cid):
-            raise _Decided(InvalidReason.PROOF_UNBOUND)
+        proof = await self._proof(message)
+        reason = unbound(proof, message.task_info.task_id, definition.card_cid, message.request)
+        if reason is not None:
+            raise _Decided(reason)
         return proof
 
     async def _proof(self, message: TaskMessage) -> ProofObject:

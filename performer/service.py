@@ -17,7 +17,7 @@ from performer.settlements import SettlementWatch
 from shared import messages
 from shared.constants import REPUBLISH_SECONDS
 from shared.digests import Domain
-from shared.documents import ProofObject, encode_proof
+from shared.documents import ProofObject, data_of, encode_proof
 from shared.duty import attend
 from shared.errors import PoiError, TransportError
 from shared.interfaces import Clock, ContentStore, Gossip, IdentitySigner, Received
@@ -28,7 +28,7 @@ from shared.roster import Roster
 from shared.types import TaskInfo
 from shared.validation import GossipRules
 from shared.verification import METHODS
-from shared.verification.method import Method
+from shared.verification.method import Method, Work
 from shared.workflow import FINAL, Certified, DeadlinePassed, Failed, Performed, Phase, Submitted, Task
 
 if TYPE_CHECKING:
@@ -177,24 +177,25 @@ class Performer:
         # (4) run (5) prove
         method = self._methods[model.card.method]
         started = time.perf_counter()
-        output = await method.prove(
-            task_id=task.task_id, card=model.card, document=document, parameters=parameters, run=model.run
-        )
+        work = Work(task.task_id, self._signer.address, model.card, document, parameters)
+        output = await method.prove(work, model.compute)
         inference_seconds = time.perf_counter() - started
         proof = ProofObject(
             task_id=task.task_id,
             card_cid=model.card_cid,
             model_hash=model.model_hash,
             input_cid=request.input_cid,
+            parameters=request.parameters,
+            seed=request.seed,
             output=output,
-            engine=self._library.engine.fingerprint(model.model_hash),
+            engine=model.fingerprint(),
         )
         proof_cid = await self._content.add(encode_proof(proof))
         # (6) sign
         info = TaskInfo(
             task_id=task.task_id,
             proof_of_task=proof_cid,
-            data=method.data_of(model.card, output),
+            data=data_of(output),
             task_performer=self._signer.address,
             task_definition_id=request.task_definition_id,
             epoch=self._roster().epoch,

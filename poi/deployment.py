@@ -21,7 +21,8 @@ from shared.crypto import keystore
 from shared.crypto.keystore import NodeKeys
 from shared.documents import ModelCard, decode_card
 from shared.errors import ConfigError
-from shared.types import Address, Cid, Digest, Fees, Role, TaskTerms
+from shared.model_library import model_hash_of
+from shared.types import Address, Cid, Fees, Role, TaskTerms
 
 ETHER = 10**18
 STAKE_WEI = 32 * ETHER
@@ -71,8 +72,12 @@ class Model:
         except OSError as error:
             raise ConfigError(f"{folder}: expected card.json and model.onnx ({error.strerror})") from None
         card = decode_card(card_bytes)
-        if _cid_of(model) != card.model.cid or hashlib.sha256(model).hexdigest() != card.model.sha256:
-            raise ConfigError(f"{folder / 'card.json'} is of another model.onnx; run models/calibrate.py again")
+        if (
+            card.model is None
+            or _cid_of(model) != card.model.cid
+            or hashlib.sha256(model).hexdigest() != card.model.sha256
+        ):
+            raise ConfigError(f"{folder / 'card.json'} is of another model.onnx; run `poi calibrate` again")
         return cls(folder.name, card, _cid_of(card_bytes))
 
 
@@ -156,7 +161,7 @@ async def _define(sender: Sender, deployment: deploy.Deployment, model: Model, t
         deployment,
         name=model.card.name,
         method=model.card.method,
-        model_hash=Digest(bytes.fromhex(model.card.model.sha256)),
+        model_hash=model_hash_of(model.card),
         card_cid=model.card_cid,
         terms=terms,
     )

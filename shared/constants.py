@@ -43,7 +43,8 @@ FETCH_TIMEOUT_SECONDS = 10.0  # for proofs, inputs and cards; a model gets its t
 HEDGE_SECONDS = 0.3  # the next source is asked after this silence
 
 # --- inference -----------------------------------------------------------------------------------
-MAX_TEXT_TOKENS = 256  # the shipped decoder's context; a card may lower it
+MAX_TEXT_TOKENS = 4096  # prompt and output together: a prefill of so many takes a CPU its minute; a card may lower it
+MAX_JSON_OUTPUT_CHARACTERS = 64 * 1024  # what a service or a source may answer: a page of text, or a few hundred prices
 MAX_TENSOR_ELEMENTS = 4 << 20
 MAX_TENSOR_RANK = 8
 INFERENCE_TIMEOUT_SECONDS = 60.0

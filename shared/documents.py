@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import Annotated, Literal
 
 import msgspec
+import numpy as np
 from msgspec import Meta
 
-from shared.canonical import decode_canonical, decode_json, encode_canonical
+from shared.canonical import check_nesting, decode_canonical, decode_json, encode_canonical
 from shared.constants import (
     MAX_CID_CHARACTERS,
     MAX_INPUT_BYTES,
@@ -18,19 +19,32 @@ from shared.constants import (
 )
 from shared.errors import CodecError, InputMismatch
 from shared.model_card import ModelCard, TextSpec, decode_card
-from shared.outputs import ClassifyOutput, Output, TensorOutput, TextOutput, encode_output, output_view
-from shared.tensors import Array, Name, Tensor, Tensors, check_arrays, decode_tensor, encode_tensor, shown
+from shared.outputs import (
+    BatchOutput,
+    ClassifyOutput,
+    JsonOutput,
+    Output,
+    TensorOutput,
+    TextOutput,
+    data_of,
+    encode_output,
+    output_view,
+)
+from shared.tensors import Array, Name, Tensor, Tensors, TensorSpec, check_arrays, decode_tensor, encode_tensor, shown
 from shared.types import Cid, Digest, Fingerprint
 
 __all__ = [
+    "BatchOutput",
     "ClassifyOutput",
     "InputDocument",
+    "JsonOutput",
     "ModelCard",
     "Output",
     "Parameters",
     "ProofObject",
     "TensorOutput",
     "TextOutput",
+    "data_of",
     "decode_card",
     "decode_input",
     "decode_parameters",
@@ -44,6 +58,7 @@ __all__ = [
 ]
 
 DEFAULT_MAX_TOKENS = 64
+SAMPLING = ("max_tokens", "temperature", "top_k")
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.01, 10.0  # colder is greedy in all but name, hotter is noise alone
 
 
@@ -61,11 +76,12 @@ class _InputForm(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
 
 
 class Parameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How text is sampled; a model of another kind takes no parameter at all."""
+    """How text is sampled, or what a feed is asked for; a model of another kind takes no parameter at all."""
 
     max_tokens: int = DEFAULT_MAX_TOKENS
     temperature: float = 0.0  # 0 = greedy
     top_k: int = 0  # 0 = every token
+    query: Mapping[str, str] = msgspec.field(default_factory=dict)  # of a feed
 
 
 def decode_input(data: bytes) -> InputDocument:
@@ -87,11 +103,15 @@ def decode_parameters(card: ModelCard, text: str) -> Parameters:
     """Raises `InputMismatch` with the field's path, and `CodecError` for what is not canonical JSON."""
     data = text.encode(errors="surrogatepass")  # a lone surrogate is refused by the decoder, as any wrong UTF-8
     values = decode_canonical(data, dict[str, object], "parameters", max_bytes=MAX_PARAMETERS_BYTES)
-    known = () if card.text is None else Parameters.__struct_fields__
+    known = _known_parameters(card)
     for name in values:
         if name not in known:
             expected = f"one of {', '.join(known)}" if known else f"{{}} for kind {card.kind}"
             raise InputMismatch(f"parameters.{shown(name)}", expected, "an unknown name")
+    if card.feed is not None:
+        return Parameters(
+            query={name: _choice(values, name, allowed) for name, allowed in card.feed.parameters.items()}
+        )
     if card.text is None:
         return Parameters()
     limits = card.text
@@ -104,7 +124,11 @@ def decode_parameters(card: ModelCard, text: str) -> Parameters:
 
 def encode_parameters(parameters: Parameters | None) -> str:
     """Canonical JSON; None for a model that takes no parameters."""
-    return "{}" if parameters is None else encode_canonical(parameters).decode()
+    if parameters is None:
+        return "{}"
+    if parameters.query:
+        return encode_canonical(dict(parameters.query)).decode()
+    return encode_canonical({name: getattr(parameters, name) for name in SAMPLING}).decode()
 
 
 def validate_input(card: ModelCard, document: InputDocument, parameters: Parameters) -> None:
@@ -112,12 +136,30 @@ def validate_input(card: ModelCard, document: InputDocument, parameters: Paramet
     if card.text is not None:
         _check_prompt(card.text, document, parameters)
         return
+    if card.kind == "json":
+        return  # any document: what it means is the service's own matter
     if document.tensors is None:
         raise InputMismatch("tensors", f"tensors, as kind {card.kind} takes", "a prompt")
     check_arrays(card.inputs, document.tensors)
 
 
+def _known_parameters(card: ModelCard) -> tuple[str, ...]:
+    if card.feed is not None:
+        return tuple(card.feed.parameters)
+    return () if card.text is None else SAMPLING
+
+
+def _choice(values: Mapping[str, object], name: str, allowed: tuple[str, ...]) -> str:
+    value = values.get(name)
+    if not isinstance(value, str) or value not in allowed:
+        raise InputMismatch(f"parameters.{name}", f"one of {', '.join(allowed)}", shown(repr(value)))
+    return value
+
+
 def _check_prompt(text: TextSpec, document: InputDocument, parameters: Parameters) -> None:
+    if text.tokens == "ids":
+        _check_ids(text, document, parameters)
+        return
     if document.prompt is None:
         raise InputMismatch("prompt", "a prompt, as kind text takes", "tensors")
     # Longer ones are refused, not cut: a cut prompt would be answered as if it had been the question.
@@ -125,6 +167,16 @@ def _check_prompt(text: TextSpec, document: InputDocument, parameters: Parameter
     size = len(document.prompt.encode())
     if size > longest:
         raise InputMismatch("prompt", f"at most {longest} bytes before {parameters.max_tokens} tokens", f"{size} bytes")
+
+
+def _check_ids(text: TextSpec, document: InputDocument, parameters: Parameters) -> None:
+    check_arrays((TensorSpec("ids", "int64", (1, -1)),), document.tensors or {})
+    ids = np.asarray((document.tensors or {})["ids"], np.int64)
+    longest = text.context - parameters.max_tokens
+    if not 1 <= ids.size <= longest:
+        raise InputMismatch("tensors.ids", f"1 to {longest} ids before {parameters.max_tokens} tokens", f"{ids.size}")
+    if ids.min() < 0 or ids.max() >= text.vocab:
+        raise InputMismatch("tensors.ids", f"ids from 0 to {text.vocab - 1}", f"{ids.min()} to {ids.max()}")
 
 
 def _decode_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Array]:
@@ -152,12 +204,15 @@ def _temperature(value: object) -> float:
 
 # --- the proof ------------------------------------------------------------------------------------
 class ProofObject(msgspec.Struct, frozen=True):
-    """What `proofOfTask` names: one task, card, model and input bound to one output."""
+    """What `proofOfTask` names. Its CID is the one digest that binds an output to task, card, model, input, parameters
+    and seed."""
 
     task_id: Digest
     card_cid: Cid
     model_hash: Digest
     input_cid: Cid
+    parameters: str  # as the request has them
+    seed: Digest
     output: Output
     engine: Fingerprint
 
@@ -171,29 +226,33 @@ class _EngineForm(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     version: Name
     provider: Name
     device: Name
+    precision: Name
 
 
 class _ProofForm(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel", kw_only=True):
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     task_id: _Hex32
     card_cid: _CidText
     model_hash: _Hex32
     input_cid: _CidText
+    parameters: Annotated[str, Meta(max_length=MAX_PARAMETERS_BYTES)]
+    seed: _Hex32
     output: Output
     engine: _EngineForm
 
 
 def encode_proof(proof: ProofObject) -> bytes:
     """Canonical."""
-    engine = proof.engine
     return encode_canonical(
         _ProofForm(
             task_id=f"0x{proof.task_id.hex()}",
             card_cid=proof.card_cid,
             model_hash=f"0x{proof.model_hash.hex()}",
             input_cid=proof.input_cid,
+            parameters=proof.parameters,
+            seed=f"0x{proof.seed.hex()}",
             output=proof.output,
-            engine=_EngineForm(engine.runtime, engine.version, engine.provider, engine.device),
+            engine=_EngineForm(**msgspec.structs.asdict(proof.engine)),
         )
     )
 
@@ -201,16 +260,29 @@ def encode_proof(proof: ProofObject) -> bytes:
 def decode_proof(data: bytes) -> ProofObject:
     """Raises `CodecError`, also for tensors that are not what they declare."""
     form = decode_canonical(data, _ProofForm, "proof object", max_bytes=MAX_PROOF_BYTES)
-    if isinstance(form.output, ClassifyOutput):
-        decode_tensor(form.output.scores)
-    elif isinstance(form.output, TensorOutput):
-        _decode_tensors(form.output.tensors)
-    engine = form.engine
+    match form.output:
+        case ClassifyOutput():
+            decode_tensor(form.output.scores)
+        case TensorOutput():
+            _decode_tensors(form.output.tensors)
+        case BatchOutput():
+            _decode_tensors(form.output.tensors)
+            _decode_tensors(form.output.layers)
+        case JsonOutput():
+            body = form.output.body.encode(errors="surrogatepass")
+            check_nesting(body)
+            decode_canonical(body, object, "body", max_bytes=MAX_PROOF_BYTES)
     return ProofObject(
-        task_id=Digest(bytes.fromhex(form.task_id[2:])),
+        task_id=_digest(form.task_id),
         card_cid=Cid(form.card_cid),
-        model_hash=Digest(bytes.fromhex(form.model_hash[2:])),
+        model_hash=_digest(form.model_hash),
         input_cid=Cid(form.input_cid),
+        parameters=form.parameters,
+        seed=_digest(form.seed),
         output=form.output,
-        engine=Fingerprint(engine.runtime, engine.version, engine.provider, engine.device),
+        engine=Fingerprint(**msgspec.structs.asdict(form.engine)),
     )
+
+
+def _digest(text: str) -> Digest:
+    return Digest(bytes.fromhex(text[2:]))

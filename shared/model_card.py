@@ -1,105 +1,82 @@
 """The model card (protocol §5): what a task definition's `cardCid` names.
 
-It says which bytes the model is, what goes in and out, and how far two honest runs may lie apart. Its CID is on chain,
-so nobody moves a tolerance after a task.
+It says which bytes the model is, what goes in and out, in which arithmetic, and how far two honest runs may lie apart.
+Its CID is on chain, so nobody moves a tolerance after a task: a new calibration is a new card, and a new definition.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Literal
 
-import msgspec
 from msgspec import Meta
 
 from shared.canonical import decode_canonical
-from shared.constants import MAX_CARD_BYTES, MAX_CID_CHARACTERS, MAX_MODEL_BYTES, MAX_TEXT_TOKENS
+from shared.card_parts import (
+    Audit,
+    Calibration,
+    CalibratorSignature,
+    Feed,
+    Form,
+    Golden,
+    Line,
+    Measured,
+    ModelFile,
+    Sequence,
+    Service,
+    Similarity,
+    TextSpec,
+    Tolerance,
+)
+from shared.constants import MAX_CARD_BYTES
 from shared.errors import CodecError
+from shared.profiles import MAX_MARGIN, MAX_RELATIVE_TOLERANCE, MIN_SEPARATION, Profile
 from shared.tensors import MAX_TENSORS, Name, TensorSpec
 
-# float32 runs lie within 1e-5 of the scale, float16 weights beyond 1e-4: wider would bless another model.
-MAX_RELATIVE_TOLERANCE = 1e-4
-# A forger chooses among the tokens within the margin: at 1e-3 logits one position in a thousand has a second one.
-MAX_MARGIN = 1e-3
-BYTES_VOCABULARY = 256
+__all__ = ["Calibration", "ModelCard", "ModelFile", "TextSpec", "Tolerance", "check_card", "decode_card"]
 
-KINDS = {"classify": "exact", "tensor": "tensor", "text": "text"}  # kind: method
-
-Line = Annotated[str, Meta(max_length=1024)]
-Size = Annotated[int, Meta(ge=1, le=MAX_MODEL_BYTES)]
-Positive = Annotated[float, Meta(gt=0, le=1e30)]  # a bound also keeps infinity out
-Measured = Annotated[float, Meta(ge=-1e30, le=1e30)]
-
-
-class _Form(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel", kw_only=True):
-    """A part of the card: camelCase, nothing unknown."""
-
-
-class ModelFile(_Form, frozen=True):
-    """The ONNX file."""
-
-    cid: Annotated[str, Meta(max_length=MAX_CID_CHARACTERS)]
-    sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$", max_length=64)]  # equals the chain's model hash
-    size: Size
+# Which methods can verify which kind of output.
+METHODS_OF = {
+    "classify": ("tensor", "exact", "similarity"),
+    "tensor": ("tensor", "exact", "similarity", "batch-audit"),
+    "text": ("text", "sequential"),
+    "json": ("external", "oracle"),
+}
+# A part of the card that one method reads, and that no card of another method has.
+PART_OF_METHOD = {
+    "similarity": "similarity",
+    "batch-audit": "audit",
+    "sequential": "sequence",
+    "external": "service",
+    "oracle": "feed",
+}
 
 
-class Tolerance(_Form, frozen=True):
-    """Two runs agree when `max|Δ| ≤ relative · scale`."""
+class ModelCard(Form, frozen=True):
+    """One model, or one source, as the network knows it. Only `decode_card` makes one from a stranger's bytes."""
 
-    relative: Annotated[float, Meta(gt=0, le=MAX_RELATIVE_TOLERANCE)]
-    scale: Positive  # largest magnitude of this output in calibration
-
-    @property
-    def absolute(self) -> float:
-        return self.relative * self.scale
-
-
-class TextSpec(_Form, frozen=True):
-    """How text becomes tokens and how long it may get. Tokens below 256 are the bytes of UTF-8 text."""
-
-    tokens: Literal["bytes"]
-    vocab: Annotated[int, Meta(gt=BYTES_VOCABULARY, le=1 << 20)]
-    bos: Annotated[int, Meta(ge=BYTES_VOCABULARY)]
-    eos: Annotated[int, Meta(ge=BYTES_VOCABULARY)]
-    context: Annotated[int, Meta(ge=2, le=MAX_TEXT_TOKENS)]  # prompt and output together
-    max_tokens: Annotated[int, Meta(ge=1, le=MAX_TEXT_TOKENS)]  # of output
-    margin: Annotated[float, Meta(gt=0, le=MAX_MARGIN)]  # logits by which a token may miss the sampler's choice
-
-
-class Cheat(_Form, frozen=True):
-    """What the calibration measured on a model changed on purpose."""
-
-    smallest_deviation: Measured  # over the samples, as a multiple of the tolerance (or margin)
-    caught: Annotated[float, Meta(ge=0, le=1)]  # share of outputs that verification rejects
-
-
-class Calibration(_Form, frozen=True):
-    """How the tolerances came about; see models/calibrate.py."""
-
-    engine: Line
-    samples: Annotated[int, Meta(ge=1)]
-    configurations: Annotated[tuple[Line, ...], Meta(max_length=256)]
-    honest_max: Measured  # the largest distance of two honest runs, in the unit of the tolerance
-    cheats: Annotated[dict[Line, Cheat], Meta(max_length=64)]
-    separation: Measured  # smallest deviation over all cheats and samples; above 1 every output of them is told apart
-
-
-class ModelCard(_Form, frozen=True):
-    """One model as the network knows it. Only `decode_card` makes one from a stranger's bytes."""
-
-    version: Literal[1]
+    version: Literal[2]
     name: Name
-    kind: Literal["classify", "tensor", "text"]
+    kind: Literal["classify", "tensor", "text", "json"]
     method: Name
-    model: ModelFile
-    inputs: Annotated[tuple[TensorSpec, ...], Meta(min_length=1, max_length=MAX_TENSORS)]
-    outputs: Annotated[tuple[TensorSpec, ...], Meta(min_length=1, max_length=MAX_TENSORS)]
-    tolerances: Annotated[dict[Name, Tolerance], Meta(max_length=MAX_TENSORS)]  # by output; none for text
+    profile: Profile
+    model: ModelFile | None  # None for `json`: what answers is a service or a source
+    inputs: Annotated[tuple[TensorSpec, ...], Meta(max_length=MAX_TENSORS)]
+    outputs: Annotated[tuple[TensorSpec, ...], Meta(max_length=MAX_TENSORS)]
+    # By output; of a decoder's `logits`, too. None in exact profiles.
+    tolerances: Annotated[dict[Name, Tolerance], Meta(max_length=MAX_TENSORS)]
     text: TextSpec | None
     trained_on: Line
     licence: Line
     made_by: Line
     quality: Annotated[dict[Line, Measured], Meta(max_length=64)]  # as the training script measured it
-    calibration: Calibration
+    calibration: Calibration | None  # None for `json`
+    golden: Golden | None  # None for `json`
+    similarity: Similarity | None = None
+    audit: Audit | None = None
+    sequence: Sequence | None = None
+    service: Service | None = None
+    feed: Feed | None = None
+    signatures: Annotated[tuple[CalibratorSignature, ...], Meta(max_length=16)] = ()
 
 
 def decode_card(data: bytes) -> ModelCard:
@@ -111,20 +88,62 @@ def decode_card(data: bytes) -> ModelCard:
 
 def check_card(card: ModelCard) -> None:
     """What the fields say together. Raises `CodecError`."""
-    if card.method != KINDS[card.kind]:
-        raise CodecError(f"model card: kind {card.kind} is verified by {KINDS[card.kind]}")
-    for specs in (card.inputs, card.outputs):
-        if len({spec.name for spec in specs}) != len(specs):
-            raise CodecError("model card: two tensors of one name")
-    compared = () if card.kind == "text" else card.outputs
-    if set(card.tolerances) != {spec.name for spec in compared if spec.dtype.startswith("float")}:
-        raise CodecError("model card: one tolerance for each float output, and no other")
+    if card.method not in METHODS_OF[card.kind]:
+        raise CodecError(f"model card: kind {card.kind} is verified by {' or '.join(METHODS_OF[card.kind])}")
+    for method, part in PART_OF_METHOD.items():
+        if (getattr(card, part) is not None) != (card.method == method):
+            raise CodecError(f"model card: {part} and method {method} go together")
     if (card.text is not None) != (card.kind == "text"):
         raise CodecError("model card: text and kind do not go together")
+    if card.kind == "json":
+        _check_source(card)
+        return
+    _check_model(card)
+    _check_tolerances(card)
     if card.kind == "classify":
         _check_classifier(card)
     if card.text is not None:
         _check_decoder(card, card.text)
+
+
+def _check_source(card: ModelCard) -> None:
+    if card.model is not None or card.inputs or card.outputs or card.calibration is not None or card.golden is not None:
+        raise CodecError("model card: kind json has no model, tensors, calibration or golden vectors")
+    if card.tolerances or card.profile is not Profile.EXACT_INT:
+        raise CodecError("model card: kind json has no tolerances, and the profile exact-int")
+
+
+def _check_model(card: ModelCard) -> None:
+    if card.model is None or card.calibration is None or card.golden is None:
+        raise CodecError("model card: a model comes with its file, its calibration and its golden vectors")
+    if not card.inputs or not card.outputs:
+        raise CodecError("model card: a model takes and gives at least one tensor")
+    for specs in (card.inputs, card.outputs):
+        if len({spec.name for spec in specs}) != len(specs):
+            raise CodecError("model card: two tensors of one name")
+    if (card.method == "exact") != card.profile.is_exact:
+        raise CodecError("model card: the method exact goes with the exact profiles, and with no other")
+    if (card.method == "sequential") != (card.profile in (Profile.FP16, Profile.BF16)):
+        raise CodecError("model card: the profiles fp16 and bf16 are verified by the method sequential, and no other")
+    if card.profile is Profile.FP32 and card.calibration.separation < MIN_SEPARATION:
+        raise CodecError(
+            f"model card: cheats are {card.calibration.separation:g} tolerances away, under {MIN_SEPARATION:g}"
+        )
+
+
+def _check_tolerances(card: ModelCard) -> None:
+    if card.profile.is_exact:
+        compared = set[str]()
+    elif card.kind == "text":
+        compared = {"logits"}
+    else:
+        compared = {spec.name for spec in card.outputs if spec.dtype.startswith("float")}
+    if set(card.tolerances) != compared:
+        raise CodecError(f"model card: tolerances for {', '.join(sorted(compared)) or 'nothing'}, and for nothing else")
+    cap = MAX_RELATIVE_TOLERANCE[card.profile]
+    for name, tolerance in card.tolerances.items():
+        if tolerance.relative > cap:
+            raise CodecError(f"model card: {name} may differ by {tolerance.relative:g}; {card.profile} allows {cap:g}")
 
 
 def _check_classifier(card: ModelCard) -> None:
@@ -138,18 +157,30 @@ def _check_classifier(card: ModelCard) -> None:
 
 
 def _check_decoder(card: ModelCard, text: TextSpec) -> None:
-    """ids (batch, time) and pasts (layers, batch, heads, past, width) in; logits (batch, time, vocab) and pasts out."""
+    """With a cache: ids (batch, time) and pasts (layers, batch, heads, past, width) in; logits (batch, time, vocab) and
+    pasts out. Without: ids in, logits out."""
     inputs = {spec.name: (spec.dtype, spec.shape) for spec in card.inputs}
-    past = inputs.get("past_keys", ("", ()))
-    free = tuple(i for i, size in enumerate(past[1]) if size == -1)
-    if past[0] != "float32" or len(past[1]) != 5 or free != (1, 3):
-        raise CodecError("model card: past_keys must be float32 of shape [layers, -1, heads, -1, width]")
-    if inputs != {"ids": ("int64", (-1, -1)), "past_keys": past, "past_values": past}:
-        raise CodecError("model card: a decoder takes int64 ids [-1, -1], past_keys and past_values")
     outputs = {spec.name: (spec.dtype, spec.shape) for spec in card.outputs}
-    if outputs != {"logits": ("float32", (-1, -1, text.vocab)), "keys": past, "values": past}:
-        raise CodecError("model card: a decoder gives float32 logits [-1, -1, vocab], keys and values")
+    ids, logits = ("int64", (-1, -1)), ("float32", (-1, -1, text.vocab))
+    past = inputs.get("past_keys")
+    if past is None:
+        if inputs != {"ids": ids} or outputs != {"logits": logits}:
+            raise CodecError(
+                "model card: a decoder without a cache takes int64 ids [-1, -1], gives logits [-1, -1, vocab]"
+            )
+    else:
+        free = tuple(i for i, size in enumerate(past[1]) if size == -1)
+        if past[0] != "float32" or len(past[1]) != 5 or free != (1, 3):
+            raise CodecError("model card: past_keys must be float32 of shape [layers, -1, heads, -1, width]")
+        if inputs != {"ids": ids, "past_keys": past, "past_values": past}:
+            raise CodecError("model card: a decoder takes int64 ids [-1, -1], past_keys and past_values")
+        if outputs != {"logits": logits, "keys": past, "values": past}:
+            raise CodecError("model card: a decoder gives float32 logits [-1, -1, vocab], keys and values")
     if text.bos == text.eos or max(text.bos, text.eos) >= text.vocab:
         raise CodecError("model card: bos and eos must differ and lie within the vocabulary")
+    if text.tokens == "bytes" and min(text.vocab - 1, text.bos, text.eos) < 256:
+        raise CodecError("model card: with bytes as tokens, bos and eos are 256 or more")
     if text.max_tokens >= text.context:
         raise CodecError("model card: max_tokens leaves no room for a prompt")
+    if text.margin > MAX_MARGIN[card.profile]:
+        raise CodecError(f"model card: margin {text.margin:g}; {card.profile} allows {MAX_MARGIN[card.profile]:g}")

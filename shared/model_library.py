@@ -1,9 +1,12 @@
-"""From a task definition on chain to a model that runs: card by CID, model by CID, both held to the chain's hash."""
+"""From a task definition on chain to a model that runs: card by CID, model by CID, both held to the chain's hash.
+
+A card's profile picks the engine; the float64 reference of a model is loaded when a judgement first asks for it.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import structlog
@@ -15,15 +18,20 @@ from shared.errors import (
     ContentCorrupt,
     ContentTooLarge,
     ContentUnavailable,
+    InferenceFailed,
     ModelMismatch,
     PoiError,
 )
 from shared.interfaces import ContentStore, InferenceEngine, Tensors
+from shared.model_card import ModelFile
+from shared.profiles import Profile
 from shared.roster import Roster
-from shared.types import Address, Cid, Digest, TaskDefinition
+from shared.types import Address, Cid, Digest, Fingerprint, TaskDefinition
+from shared.verification.method import Compute, Forward
 
 # A model may take its size at this pace, and never less than FETCH_TIMEOUT_SECONDS.
 SLOWEST_MODEL_BYTES_PER_SECOND = 1 << 20
+NO_MODEL = Digest(bytes(32))  # the model hash of a definition whose answers come from a service or a source
 READY_POLL_SECONDS = 1.0
 
 log = structlog.get_logger(__name__)
@@ -39,40 +47,58 @@ class ModelUnavailable(ContentUnavailable):
 
 @dataclass(frozen=True)
 class ReadyModel:
-    """A loaded model and its card."""
+    """A card, and its model loaded, if it has one."""
 
     card: ModelCard
     card_cid: Cid
     model_hash: Digest
-    run: Callable[[Tensors], Awaitable[Tensors]]
+    compute: Compute
+    fingerprint: Callable[[], Fingerprint]  # of the engine that `compute.run` runs on
 
 
 class ModelLibrary:
-    """Fetches, checks and loads models, each once."""
+    """Fetches, checks and loads models, each once an engine. `engines` has one for each profile that this node can
+    compute in, `reference` computes any model in float64."""
 
-    def __init__(self, *, content: ContentStore, engine: InferenceEngine) -> None:
-        self._content, self._engine = content, engine
+    def __init__(
+        self, *, content: ContentStore, engines: Mapping[Profile, InferenceEngine], reference: InferenceEngine
+    ) -> None:
+        self._content, self._engines, self._reference = content, engines, reference
         self._cards: dict[Cid, ModelCard] = {}
-        self._loading: dict[Digest, asyncio.Lock] = {}
+        self._loading: dict[tuple[int, Digest], asyncio.Lock] = {}
         self.ready_ids: set[int] = set()  # definitions whose model was loaded at least once
         self._troubles: dict[int, str] = {}  # by definition: what is logged once, not every second
-
-    @property
-    def engine(self) -> InferenceEngine:
-        return self._engine
 
     async def ready(self, definition: TaskDefinition, *, prefer: Address | None = None) -> ReadyModel:
         """Raises `CardUnavailable`, `ModelUnavailable`, `ModelMismatch` when card or model are not what the chain says,
         and the engine's errors."""
         card = await self.card(definition, prefer=prefer)
-        await self._load(definition, card, prefer)
+        if card.model is None:
+            return ReadyModel(card, definition.card_cid, NO_MODEL, Compute(_no_model, _no_model), lambda: _SERVED)
+        engine = self._engines.get(card.profile)
+        if engine is None:
+            raise InferenceFailed(f"this node has no engine for profile {card.profile} of card {definition.card_cid}")
+        await self._load(engine, definition, card.model, prefer)
+        return ReadyModel(
+            card,
+            definition.card_cid,
+            definition.model_hash,
+            Compute(
+                run=self._forward(engine, definition, card.model, prefer),
+                reference=self._forward(self._reference, definition, card.model, prefer),
+            ),
+            lambda: engine.fingerprint(definition.model_hash),
+        )
 
+    def _forward(
+        self, engine: InferenceEngine, definition: TaskDefinition, model: ModelFile, prefer: Address | None
+    ) -> Forward:
         async def run(inputs: Tensors) -> Tensors:
-            if not self._engine.is_loaded(definition.model_hash):  # pushed out by another model meanwhile
-                await self._load(definition, card, prefer)
-            return await self._engine.run(definition.model_hash, inputs)
+            if not engine.is_loaded(definition.model_hash):  # a first use, or pushed out by another model meanwhile
+                await self._load(engine, definition, model, prefer)
+            return await engine.run(definition.model_hash, inputs)
 
-        return ReadyModel(card, definition.card_cid, definition.model_hash, run)
+        return run
 
     async def keep_ready(self, roster: Callable[[], Roster]) -> None:
         """Load every definition's model as soon as somebody serves it, so that the first task need not wait for it.
@@ -99,7 +125,7 @@ class ModelLibrary:
         if card is None:
             card = await self._fetch_card(definition.card_cid, prefer)
             self._cards[definition.card_cid] = card
-        if bytes.fromhex(card.model.sha256) != definition.model_hash or card.method != definition.method:
+        if model_hash_of(card) != definition.model_hash or card.method != definition.method:
             raise ModelMismatch(
                 f"card {definition.card_cid} is for another model or method than task definition {definition.id}"
             )
@@ -116,18 +142,30 @@ class ModelLibrary:
         except (ContentTooLarge, ContentCorrupt, CodecError) as error:
             raise ModelMismatch(f"card {cid}: {error}") from None
 
-    async def _load(self, definition: TaskDefinition, card: ModelCard, prefer: Address | None) -> None:
-        async with self._loading.setdefault(definition.model_hash, asyncio.Lock()):
-            if self._engine.is_loaded(definition.model_hash):
+    async def _load(
+        self, engine: InferenceEngine, definition: TaskDefinition, file: ModelFile, prefer: Address | None
+    ) -> None:
+        async with self._loading.setdefault((id(engine), definition.model_hash), asyncio.Lock()):
+            if engine.is_loaded(definition.model_hash):
                 return
-            timeout = max(FETCH_TIMEOUT_SECONDS, card.model.size / SLOWEST_MODEL_BYTES_PER_SECOND)
-            limit = min(card.model.size, MAX_MODEL_BYTES)
+            timeout = max(FETCH_TIMEOUT_SECONDS, file.size / SLOWEST_MODEL_BYTES_PER_SECOND)
+            limit = min(file.size, MAX_MODEL_BYTES)
             try:
-                model = await self._content.get(
-                    Cid(card.model.cid), max_bytes=limit, timeout_seconds=timeout, prefer=prefer
-                )
+                model = await self._content.get(Cid(file.cid), max_bytes=limit, timeout_seconds=timeout, prefer=prefer)
             except ContentUnavailable as error:
                 raise ModelUnavailable(error.cid, error.causes) from None
             except (ContentTooLarge, ContentCorrupt, CodecError) as error:  # the last for a CID that is none
-                raise ModelMismatch(f"model {card.model.cid}: {error}") from None
-            await self._engine.load(definition.model_hash, model)
+                raise ModelMismatch(f"model {file.cid}: {error}") from None
+            await engine.load(definition.model_hash, model)
+
+
+def model_hash_of(card: ModelCard) -> Digest:
+    """What a task definition with this card has on chain."""
+    return NO_MODEL if card.model is None else Digest(bytes.fromhex(card.model.sha256))
+
+
+_SERVED = Fingerprint("service", "none", "none", "none")  # no engine of ours ran
+
+
+async def _no_model(inputs: Tensors) -> Tensors:
+    raise InferenceFailed("the card names no model: its answers come from a service or a source")

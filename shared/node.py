@@ -35,6 +35,7 @@ from shared.messages import Topics
 from shared.metrics import Metrics
 from shared.model_library import ModelLibrary
 from shared.peer_id import to_text
+from shared.profiles import Profile
 from shared.roster import RosterWatch
 from shared.types import Address, PeerKey
 from shared.validation import GossipRules
@@ -147,7 +148,7 @@ async def open_node(config: Config, role: str) -> AsyncIterator[Node]:
             libp2p=gossip,
             content=content,
             engine=engine,
-            library=ModelLibrary(content=content, engine=engine),
+            library=ModelLibrary(content=content, engines={Profile.FP32: engine}, reference=engine),
             store=store,
             guard=guard,
             metrics=metrics,

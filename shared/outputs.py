@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
 from shared.canonical import encode_canonical
-from shared.constants import MAX_TENSOR_ELEMENTS, MAX_TEXT_TOKENS
+from shared.constants import MAX_JSON_OUTPUT_CHARACTERS, MAX_TENSOR_ELEMENTS, MAX_TEXT_TOKENS
 from shared.tensors import Tensor, Tensors, decode_tensor
 
 Token = Annotated[int, Meta(ge=0, lt=1 << 20)]
 Tokens = Annotated[tuple[Token, ...], Meta(max_length=MAX_TEXT_TOKENS)]
+MAX_TOPS_BYTES = MAX_TEXT_TOKENS * 64  # eight ids of four bytes and eight float32 values a token
 
 
 class ClassifyOutput(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="classify"):
@@ -29,28 +31,65 @@ class TensorOutput(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_
 
 
 class TextOutput(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="text"):
-    """Token ids. `prompt` starts with bos; `tokens` includes the eos that stopped it."""
+    """Token ids. `encoding` is the card's `text.tokens`; with bytes, `prompt` starts with bos. `tokens` includes the
+    eos that stopped it; `tops` are the highest logits before each token, as `shared.top_logits` packs them."""
 
+    encoding: Literal["bytes", "ids"]
     prompt: Tokens
     tokens: Tokens
     stop: Literal["eos", "length"]
+    tops: Annotated[bytes, Meta(max_length=MAX_TOPS_BYTES)]
 
     @property
     def text(self) -> bytes:
-        """What the tokens spell; it need not be UTF-8, and may end within a character."""
+        """What the tokens spell where they are bytes (it need not be UTF-8, and may end within a character); the ids
+        themselves, 4 bytes big-endian each, where only the requester's tokenizer can spell them."""
+        if self.encoding == "ids":
+            return b"".join(token.to_bytes(4, "big") for token in self.tokens)
         return bytes(token for token in self.tokens if token < 256)
 
 
-Output = ClassifyOutput | TensorOutput | TextOutput
+class BatchOutput(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="batch"):
+    """All outputs of a batch, and what each linear layer gave before them, by the name of its tensor."""
+
+    tensors: Tensors
+    layers: Annotated[dict[str, Tensor], Meta(min_length=1, max_length=1024)]
+
+
+class JsonOutput(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="json"):
+    """What a service or a source answered: canonical JSON as text, and when (unix seconds)."""
+
+    body: Annotated[str, Meta(min_length=1, max_length=MAX_JSON_OUTPUT_CHARACTERS)]
+    made_at: Annotated[int, Meta(ge=0, lt=1 << 53)]
+
+
+Output = ClassifyOutput | TensorOutput | TextOutput | BatchOutput | JsonOutput
 
 
 def encode_output(output: Output) -> bytes:
-    """Canonical; what `data` of the tensor method is the SHA-256 of."""
+    """Canonical."""
     return encode_canonical(output)
 
 
+def data_of(output: Output) -> bytes:
+    """The short answer that the performer signs beside the proof (protocol §6), 32 bytes: a label as a contract reads
+    it (uint256, big-endian), or the SHA-256 of what was answered."""
+    match output:
+        case ClassifyOutput():
+            return output.label.to_bytes(32, "big")
+        case TextOutput():
+            return hashlib.sha256(output.text).digest()
+        case BatchOutput():
+            return hashlib.sha256(encode_output(TensorOutput(output.tensors))).digest()
+        case JsonOutput():
+            return hashlib.sha256(output.body.encode()).digest()
+        case TensorOutput():
+            return hashlib.sha256(encode_output(output)).digest()
+
+
 def output_view(output: Output) -> dict[str, Any]:
-    """For people and dApps: scores as numbers, tokens as text; tensors stay as documents carry them."""
+    """For people and dApps: scores as numbers, tokens as text; tensors stay as documents carry them, and what is there
+    for attesters alone stays in the proof."""
     match output:
         case ClassifyOutput():
             return {
@@ -60,8 +99,12 @@ def output_view(output: Output) -> dict[str, Any]:
             }
         case TextOutput():
             # The end may cut a character in two.
-            text = output.text.decode(errors="replace")
+            text = output.text.decode(errors="replace") if output.encoding == "bytes" else None
             return {"kind": "text", "text": text, "stop": output.stop, "tokens": list(output.tokens)}
+        case JsonOutput():
+            return {"kind": "json", "body": msgspec.json.decode(output.body), "madeAt": output.made_at}
+        case BatchOutput():
+            return {"kind": "batch", "tensors": msgspec.json.decode(encode_canonical(output.tensors))}
         case TensorOutput():
             view: dict[str, Any] = msgspec.json.decode(encode_output(output))
             return view

@@ -10,15 +10,30 @@ class InvalidReason(StrEnum):
 
     PROOF_MALFORMED = "proof_malformed"  # hashes to its CID, but is not a proof object
     PROOF_TOO_LARGE = "proof_too_large"
-    PROOF_UNBOUND = "proof_unbound"  # names another task, card, model or input
+    TASK_DIFFERS = "task_differs"  # a copied or replayed proof
+    CARD_DIFFERS = "card_differs"  # an older calibration
+    MODEL_DIFFERS = "model_differs"  # a swapped model, by the performer's own word
+    INPUT_DIFFERS = "input_differs"
+    PARAMETERS_DIFFER = "parameters_differ"
+    SEED_DIFFERS = "seed_differs"
     OUTPUT_MALFORMED = "output_malformed"  # names, dtypes, shapes or token ids that the card does not allow
     DATA_MISMATCH = "data_mismatch"  # the signed `data` does not follow from the output
     SCORES_DIFFER = "scores_differ"
     LABEL_DIFFERS = "label_differs"
     TENSOR_DIFFERS = "tensor_differs"
+    HASH_DIFFERS = "hash_differs"
     PROMPT_DIFFERS = "prompt_differs"
-    TOKENS_DIFFER = "tokens_differ"
-    STOP_RULE = "stop_rule"  # ended early, or went on after the end
+    LOGITS_DIFFER = "logits_differ"  # another model, other weights, other arithmetic
+    TOKENS_DIFFER = "tokens_differ"  # another sampler, another seed, an edited text
+    STOPPED_EARLY = "stopped_early"
+    PADDED = "padded"  # went on after the end
+    STOP_RULE = "stop_rule"
+    LAYER_DIFFERS = "layer_differs"
+    SEQUENCE_DIFFERS = "sequence_differs"
+    SIMILARITY_LOW = "similarity_low"
+    SERVICE_REFUSED = "service_refused"
+    VALUE_DIFFERS = "value_differs"
+    VALUE_STALE = "value_stale"
 
 
 class AbstainReason(StrEnum):
@@ -32,6 +47,11 @@ class AbstainReason(StrEnum):
     INPUT_UNUSABLE = "input_unusable"  # the requester's document does not fit the model: nobody's output is right
     METHOD_UNKNOWN = "method_unknown"
     ENGINE_FAILED = "engine_failed"
+    REFERENCE_FAILED = "reference_failed"  # between the zones, and the float64 reference could not decide
+    SELF_TEST_FAILED = "self_test_failed"
+    SERVICE_FAILED = "service_failed"
+    SOURCE_UNAVAILABLE = "source_unavailable"
+    UNDECIDED = "undecided"  # between the zones, where there is no reference
     OVERLOADED = "overloaded"
     OWN_TASK = "own_task"
     GUARDED = "guarded"  # the guard holds another vote for this task
@@ -41,15 +61,30 @@ class AbstainReason(StrEnum):
 MEANING: dict[InvalidReason | AbstainReason, str] = {
     InvalidReason.PROOF_MALFORMED: "The bytes behind the proof's CID are not a proof object.",
     InvalidReason.PROOF_TOO_LARGE: "The proof is over the protocol's size limit.",
-    InvalidReason.PROOF_UNBOUND: "The proof names another task, card, model or input than the signed task.",
+    InvalidReason.TASK_DIFFERS: "The proof is that of another task: copied, or replayed.",
+    InvalidReason.CARD_DIFFERS: "The proof quotes another model card than the task's definition: a stale calibration.",
+    InvalidReason.MODEL_DIFFERS: "The proof names another model than the signed task.",
+    InvalidReason.INPUT_DIFFERS: "The proof names another input than the signed task.",
+    InvalidReason.PARAMETERS_DIFFER: "The proof names other parameters than the signed task.",
+    InvalidReason.SEED_DIFFERS: "The proof names another seed than the signed task.",
     InvalidReason.OUTPUT_MALFORMED: "The output's names, dtypes, shapes or token ids are not what the card allows.",
     InvalidReason.DATA_MISMATCH: "The signed data does not follow from the output in the proof.",
     InvalidReason.SCORES_DIFFER: "The published scores differ from the recomputed ones by more than the tolerance.",
     InvalidReason.LABEL_DIFFERS: "The label is not the one that the scores give.",
     InvalidReason.TENSOR_DIFFERS: "A tensor differs from the recomputed one by more than the card's tolerance.",
-    InvalidReason.PROMPT_DIFFERS: "The prompt tokens are not those of the input.",
-    InvalidReason.TOKENS_DIFFER: "A token is not the one that the sampler picks.",
-    InvalidReason.STOP_RULE: "The text ended early, or went on after its end.",
+    InvalidReason.HASH_DIFFERS: "The output's hash differs from the recomputed one in a profile that is exact.",
+    InvalidReason.PROMPT_DIFFERS: "The prompt tokens are not those of the input: cut, edited, or another's.",
+    InvalidReason.LOGITS_DIFFER: "The published logits are not the model's: other weights, arithmetic, or context.",
+    InvalidReason.TOKENS_DIFFER: "A token is not the one that the sampler picks, though the logits are the model's.",
+    InvalidReason.STOPPED_EARLY: "The text ends before its end token was sampled or its length was reached.",
+    InvalidReason.PADDED: "The text goes on after its end, or beyond the length that was asked for.",
+    InvalidReason.STOP_RULE: "The stop reason is not the one that the tokens show.",
+    InvalidReason.LAYER_DIFFERS: "A layer of the batch is not its weights times its input.",
+    InvalidReason.SEQUENCE_DIFFERS: "The performer's outputs, taken together, are not those of the card's arithmetic.",
+    InvalidReason.SIMILARITY_LOW: "The output is less similar to the recomputed one than the card demands.",
+    InvalidReason.SERVICE_REFUSED: "The attester's validation service says that the output is wrong.",
+    InvalidReason.VALUE_DIFFERS: "The value differs from the one fetched again by more than the card's tolerance.",
+    InvalidReason.VALUE_STALE: "The value was not fetched within the time that the card allows.",
     AbstainReason.PROOF_UNAVAILABLE: "No source served the proof in time.",
     AbstainReason.INPUT_UNAVAILABLE: "No source served the input in time.",
     AbstainReason.CARD_UNAVAILABLE: "No source served the model card in time.",
@@ -58,6 +93,11 @@ MEANING: dict[InvalidReason | AbstainReason, str] = {
     AbstainReason.INPUT_UNUSABLE: "The requester's input does not fit the model, so no output can be right.",
     AbstainReason.METHOD_UNKNOWN: "This attester does not know the task definition's verification method.",
     AbstainReason.ENGINE_FAILED: "The attester's inference engine failed.",
+    AbstainReason.REFERENCE_FAILED: "The score lies between the zones, and the float64 reference failed.",
+    AbstainReason.SELF_TEST_FAILED: "The attester's own engine strays from the card's golden vectors.",
+    AbstainReason.SERVICE_FAILED: "The attester's validation service did not answer, or not with an opinion.",
+    AbstainReason.SOURCE_UNAVAILABLE: "The attester could not fetch the value again.",
+    AbstainReason.UNDECIDED: "The value lies between the zones, and nothing could decide.",
     AbstainReason.OVERLOADED: "The attester has too many tasks open.",
     AbstainReason.OWN_TASK: "An operator does not attest its own task.",
     AbstainReason.GUARDED: "The vote guard holds another vote, or another task info, for this task.",

@@ -178,6 +178,7 @@ class Fingerprint(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     version: str
     provider: str  # "CPUExecutionProvider", as the session reports it
     device: str
+    precision: str = "native"  # the graph's own arithmetic, or the one that the engine put in its place
 
 
 class Settled(msgspec.Struct, frozen=True):

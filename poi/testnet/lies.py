@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -15,12 +15,13 @@ import msgspec
 import numpy as np
 
 from shared.adapters.engine_onnx import OnnxEngine
-from shared.documents import ClassifyOutput, InputDocument, ModelCard, Output, Parameters, TextOutput
+from shared.documents import ClassifyOutput, ModelCard, Output, TextOutput
 from shared.interfaces import Tensors
+from shared.reasons import InvalidReason
 from shared.tensors import Array, decode_tensor, encode_tensor
 from shared.types import Digest
 from shared.verification import METHODS
-from shared.verification.method import Forward, Judgement, Method
+from shared.verification.method import Compute, Forward, Judgement, Method, Work
 
 NUDGE = 100.0  # times the card's tolerance: far beyond noise, far below what a person would see
 DECOY_BYTES = 64 << 20
@@ -49,44 +50,22 @@ class LyingMethod:
     honest: Method
     decoy: Forward
 
-    async def prove(
-        self, *, task_id: Digest, card: ModelCard, document: InputDocument, parameters: Parameters, run: Forward
-    ) -> Output:
-        forward = self.decoy if lie_of(task_id) is Lie.OTHER_MODEL else run
-        output = await self.honest.prove(
-            task_id=task_id, card=card, document=document, parameters=parameters, run=forward
-        )
-        match lie_of(task_id):
+    async def prove(self, work: Work, compute: Compute) -> Output:
+        lie = lie_of(work.task_id)
+        output = await self.honest.prove(work, replace(compute, run=self.decoy) if lie is Lie.OTHER_MODEL else compute)
+        match lie:
             case Lie.MADE_UP:
-                return _made_up(output, task_id)
+                return _made_up(output, work.task_id)
             case Lie.TAMPERED:
-                return _tampered(output, card)
+                return _tampered(output, work.card)
             case Lie.OTHER_MODEL:
                 return output
 
-    async def verify(
-        self,
-        *,
-        task_id: Digest,
-        card: ModelCard,
-        document: InputDocument,
-        parameters: Parameters,
-        output: Output,
-        data: bytes,
-        run: Forward,
-    ) -> Judgement:
-        return await self.honest.verify(
-            task_id=task_id,
-            card=card,
-            document=document,
-            parameters=parameters,
-            output=output,
-            data=data,
-            run=run,
-        )
+    def fault(self, work: Work, output: Output) -> InvalidReason | None:
+        return self.honest.fault(work, output)
 
-    def data_of(self, card: ModelCard, output: Output) -> bytes:
-        return self.honest.data_of(card, output)
+    async def judge(self, work: Work, output: Output, compute: Compute) -> Judgement:
+        return await self.honest.judge(work, output, compute)
 
 
 def lying_methods(decoy_model: Path) -> Mapping[str, Method]:

@@ -2,27 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from shared.documents import InputDocument, ModelCard, Output, Parameters
 from shared.interfaces import Tensors
 from shared.reasons import AbstainReason, InvalidReason
-from shared.types import Digest, Verdict
+from shared.types import Address, Digest, Verdict
 
 Forward = Callable[[Tensors], Awaitable[Tensors]]
 """One forward pass of the task's model. Raises `InferenceFailed` and the engine's other errors."""
 
 
 @dataclass(frozen=True, slots=True)
+class Work:
+    """One task, as far as a method needs it. `document` and `parameters` fit the card."""
+
+    task_id: Digest
+    performer: Address
+    card: ModelCard
+    document: InputDocument
+    parameters: Parameters
+
+
+@dataclass(frozen=True, slots=True)
+class Compute:
+    """What the method may run: `run` in the card's profile, on this node's engine; `reference` the same graph in
+    float64, whose float outputs come as float64."""
+
+    run: Forward
+    reference: Forward
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """How far a claim lies from a recomputation: `score` in tolerances (1 is the limit), and what it is made of.
+
+    `reason` is why it is invalid if it is; `recomputed` what this node computed itself, for its evidence."""
+
+    score: float
+    reason: InvalidReason
+    statistics: Mapping[str, float] = field(default_factory=dict)
+    recomputed: Output | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Judgement:
-    """An opinion on one output. `score` is the largest measured distance as a multiple of the card's tolerance: at most
-    1 when valid, 0 where nothing was measured."""
+    """An opinion on one output. `score` is at most 1 when valid, 0 where nothing was measured; `is_refereed` says that
+    the float64 reference decided."""
 
     verdict: Verdict
     reason: InvalidReason | AbstainReason | None
     score: float
+    statistics: Mapping[str, float] = field(default_factory=dict)
+    recomputed: Output | None = None
+    is_refereed: bool = False
 
 
 def valid(score: float) -> Judgement:
@@ -33,30 +68,27 @@ def invalid(reason: InvalidReason, score: float = 0.0) -> Judgement:
     return Judgement(verdict=Verdict.INVALID, reason=reason, score=score)
 
 
-class Method(Protocol):
-    """Both halves let the errors of `run` pass, and raise `InputMismatch` for a requester's document or parameters that
-    do not fit the card: neither is the performer's fault."""
+def abstain(reason: AbstainReason, score: float = 0.0) -> Judgement:
+    return Judgement(verdict=Verdict.ABSTAIN, reason=reason, score=score)
 
-    async def prove(
-        self, *, task_id: Digest, card: ModelCard, document: InputDocument, parameters: Parameters, run: Forward
-    ) -> Output:
+
+class Method(Protocol):
+    """Both halves let the errors of `compute` pass. Input and parameters have been checked against the card."""
+
+    async def prove(self, work: Work, compute: Compute) -> Output:
         """The output to publish. Raises `InferenceFailed` when the model gives NaN, infinities or unfit shapes."""
         ...
 
-    async def verify(
-        self,
-        *,
-        task_id: Digest,
-        card: ModelCard,
-        document: InputDocument,
-        parameters: Parameters,
-        output: Output,
-        data: bytes,
-        run: Forward,
-    ) -> Judgement:
-        """Valid, or invalid with its reason; what costs no run is checked first. It never abstains by itself."""
+    def fault(self, work: Work, output: Output) -> InvalidReason | None:
+        """What is wrong with an output without running anything."""
         ...
 
-    def data_of(self, card: ModelCard, output: Output) -> bytes:
-        """The short answer that the performer signs beside the proof (protocol §6), from an output of its own."""
+    async def judge(self, work: Work, output: Output, compute: Compute) -> Judgement:
+        """Recompute and decide; `output` has no fault."""
         ...
+
+
+class Measuring(Method, Protocol):
+    """A method whose judgement is a distance: what calibration, self-tests and the detection bench build on."""
+
+    async def measure(self, work: Work, output: Output, forward: Forward) -> Measurement: ...

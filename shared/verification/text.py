@@ -1,158 +1,148 @@
-"""Method `text`: each token is what the seeded sampler picks, checked by one teacher-forced pass over the whole text.
+"""Method `text`: each token is what the seeded sampler picks, and the published logits are the model's own.
 
-The performer decodes token by token with a key-value cache; the attester feeds prompt and output at once, which costs a
-seventh, and asks of each position what the sampler would have picked there. The model is a decoder as `model_card`
-describes it.
+The performer decodes token by token; the attester feeds prompt and output at once, which costs a seventh, and asks two
+things of each position. What would the sampler have picked there? That holds the text to the model's numbers, however
+they came about: a cheaper model that writes the text and lets the right one supply the logits is caught at the first
+token that it gets wrong. And are the eight highest logits those that were published? That catches weights and
+arithmetic that did not change the text.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 
 import numpy as np
+import numpy.typing as npt
 
 from shared.constants import MAX_TEXT_TOKENS
-from shared.documents import InputDocument, ModelCard, Output, Parameters, TextOutput, validate_input
-from shared.errors import CodecError, InferenceFailed, InputMismatch
-from shared.interfaces import Tensors
+from shared.documents import Output, Parameters, TextOutput
+from shared.errors import CodecError
 from shared.model_card import TextSpec
 from shared.reasons import InvalidReason
-from shared.tensors import Array, check_arrays, check_finite
+from shared.top_logits import TopLogits, normalise, pack, top_logits, unpack
 from shared.types import Digest
-from shared.verification.method import Forward, Judgement, invalid, valid
+from shared.verification.decoder import Decoding, prompt_tokens, spec_of
+from shared.verification.method import Compute, Forward, Judgement, Measurement, Work
 from shared.verification.sampling import Logits, Sampler
+from shared.verification.zones import decide
+
+Misses = npt.NDArray[np.float64]
 
 
 class SeededText:
-    """See `Method`."""
+    """See `Measuring`."""
 
-    async def prove(
-        self, *, task_id: Digest, card: ModelCard, document: InputDocument, parameters: Parameters, run: Forward
-    ) -> Output:
-        spec = spec_of(card)
-        validate_input(card, document, parameters)
-        sampler = sampler_of(spec, task_id, parameters)
-        prompt = prompt_tokens(spec, document)
+    async def prove(self, work: Work, compute: Compute) -> Output:
+        spec, parameters = spec_of(work.card), work.parameters
+        sampler, decoding = sampler_of(spec, work.task_id, parameters), Decoding(work.card, compute.run)
+        prompt = prompt_tokens(spec, work.document)
         tokens: list[int] = []
-        feed, past = prompt, empty_past(card)
+        rows: list[Logits] = []
+        feed = prompt
         while not tokens or (tokens[-1] != spec.eos and len(tokens) < parameters.max_tokens):
-            outputs = await step(card, feed, past, run)
-            tokens.append(sampler.pick(last_logits(outputs), len(tokens)))
-            feed, past = (tokens[-1],), {"past_keys": outputs["keys"], "past_values": outputs["values"]}
-        return TextOutput(prompt=prompt, tokens=tuple(tokens), stop="eos" if tokens[-1] == spec.eos else "length")
+            rows.append((await decoding.feed(feed))[-1])
+            tokens.append(sampler.pick(rows[-1], len(tokens)))
+            feed = (tokens[-1],)
+        return text_output(spec, prompt, tuple(tokens), np.stack(rows))
 
-    async def verify(
-        self,
-        *,
-        task_id: Digest,
-        card: ModelCard,
-        document: InputDocument,
-        parameters: Parameters,
-        output: Output,
-        data: bytes,
-        run: Forward,
-    ) -> Judgement:
-        spec = spec_of(card)
-        validate_input(card, document, parameters)
-        reason = self._fault(card, spec, document, parameters, output, data)
-        if reason is not None or not isinstance(output, TextOutput):
-            return invalid(reason or InvalidReason.OUTPUT_MALFORMED)
-        # The last token is judged and never fed.
-        outputs = await step(card, output.prompt + output.tokens[:-1], empty_past(card), run)
-        logits = np.asarray(outputs["logits"], np.float32)[0, len(output.prompt) - 1 :]
-        score = await _largest_miss(sampler_of(spec, task_id, parameters), logits, output.tokens, spec.margin)
-        return valid(score) if score <= 1 else invalid(InvalidReason.TOKENS_DIFFER, score)
-
-    def data_of(self, card: ModelCard, output: Output) -> bytes:
-        """SHA-256 of the bytes that the output tokens spell."""
-        if not isinstance(output, TextOutput):
-            raise TypeError(f"{type(output).__name__} is no text")
-        return hashlib.sha256(output.text).digest()
-
-    def _fault(
-        self,
-        card: ModelCard,
-        spec: TextSpec,
-        document: InputDocument,
-        parameters: Parameters,
-        output: Output,
-        data: bytes,
-    ) -> InvalidReason | None:
-        """What is wrong without running the model."""
+    def fault(self, work: Work, output: Output) -> InvalidReason | None:
+        spec = spec_of(work.card)
         if not isinstance(output, TextOutput) or not _is_well_formed(spec, output):
             return InvalidReason.OUTPUT_MALFORMED
-        if output.prompt != prompt_tokens(spec, document):
+        if output.prompt != prompt_tokens(spec, work.document):
             return InvalidReason.PROMPT_DIFFERS
-        if not _stops_rightly(spec, parameters, output):
-            return InvalidReason.STOP_RULE
-        if data != self.data_of(card, output):
-            return InvalidReason.DATA_MISMATCH
-        return None
+        return _stop_fault(spec, work.parameters, output)
+
+    async def judge(self, work: Work, output: Output, compute: Compute) -> Judgement:
+        return await decide(self, work, output, compute)
+
+    async def measure(self, work: Work, output: Output, forward: Forward) -> Measurement:
+        if not isinstance(output, TextOutput):
+            raise TypeError(f"{type(output).__name__} is no text, which `fault` keeps out")
+        spec = spec_of(work.card)
+        logits = await recomputed_logits(work, output, forward)
+        sampler = sampler_of(spec, work.task_id, work.parameters)
+        misses = await misses_of(sampler, logits, output.tokens, spec.margin)
+        drift = drift_of(unpack(output.tops, len(output.tokens), spec.vocab), normalise(logits))
+        missed = float(misses.max()) / spec.margin
+        drifted = float(drift.max()) / work.card.tolerances["logits"].absolute
+        return Measurement(
+            score=max(missed, drifted),
+            reason=_reason(spec, output, misses, drifted),
+            statistics={"margin of tokens": missed, "distance of logits": drifted, "tokens": float(len(misses))},
+            recomputed=text_output(spec, output.prompt, output.tokens, logits),
+        )
 
 
-async def _largest_miss(sampler: Sampler, logits: Logits, tokens: tuple[int, ...], margin: float) -> float:
-    """In margins. Lets other tasks run between tokens: the noise of a large vocabulary takes milliseconds."""
-    largest = 0.0
+# --- the two statistics -----------------------------------------------------------------------------
+async def recomputed_logits(work: Work, output: TextOutput, forward: Forward) -> Logits:
+    """(tokens, vocabulary): one teacher-forced pass. The last token is judged and never fed."""
+    logits = await Decoding(work.card, forward).feed(output.prompt + output.tokens[:-1])
+    return logits[len(output.prompt) - 1 :]
+
+
+async def misses_of(sampler: Sampler, logits: Logits, tokens: tuple[int, ...], margin: float) -> Misses:
+    """Logits by which each token misses the sampler's pick. Lets other tasks run between tokens: the noise of a large
+    vocabulary takes milliseconds."""
+    misses = np.empty(len(tokens))
     for position, token in enumerate(tokens):
-        largest = max(largest, sampler.miss(logits[position], position, token, margin) / margin)
+        misses[position] = sampler.miss(logits[position], position, token, margin)
         await asyncio.sleep(0)
-    return largest
+    return misses
 
 
-def _is_well_formed(spec: TextSpec, output: TextOutput) -> bool:
-    ids = output.prompt + output.tokens
-    return len(ids) <= 2 * MAX_TEXT_TOKENS and bool(output.tokens) and all(0 <= token < spec.vocab for token in ids)
+def drift_of(published: TopLogits, normalised: npt.NDArray[np.float64]) -> Misses:
+    """For each token how far the published logits lie from the recomputed ones: the root mean square over the eight,
+    or, where it is more, by how much the least of their ids falls short of being one of the eight highest."""
+    own = np.take_along_axis(normalised, published.ids, -1)
+    with np.errstate(over="ignore"):
+        spread = np.sqrt(np.mean((published.values.astype(np.float64) - own) ** 2, -1))
+    eighth = np.partition(normalised, -published.ids.shape[-1], -1)[:, -published.ids.shape[-1]]
+    drift: Misses = np.maximum(spread, (eighth - own.min(-1)) / 2)  # each of the two may be off by a tolerance
+    return drift
 
 
-def _stops_rightly(spec: TextSpec, parameters: Parameters, output: TextOutput) -> bool:
-    """Eos ends the text and only eos may end it early; nothing follows it."""
-    tokens = output.tokens
-    if len(tokens) > parameters.max_tokens or spec.eos in tokens[:-1]:
-        return False
-    if tokens[-1] == spec.eos:
-        return output.stop == "eos"
-    return output.stop == "length" and len(tokens) == parameters.max_tokens
+def _reason(spec: TextSpec, output: TextOutput, misses: Misses, drifted: float) -> InvalidReason:
+    """Logits first: under another model's numbers the sampler is not to blame. An end token that was not sampled,
+    behind tokens that all were, is a text that was cut."""
+    if drifted > 1:
+        return InvalidReason.LOGITS_DIFFER
+    is_cut = output.tokens[-1] == spec.eos and not (misses[:-1] > spec.margin).any()
+    return InvalidReason.STOPPED_EARLY if is_cut else InvalidReason.TOKENS_DIFFER
 
 
-# --- the decoder -----------------------------------------------------------------------------------
-def spec_of(card: ModelCard) -> TextSpec:
-    """Raises `InputMismatch` for a card of another kind, which `check_card` keeps out."""
-    if card.text is None:
-        raise InputMismatch("card.text", "a decoder's card", card.kind)
-    return card.text
+# --- the form ----------------------------------------------------------------------------------------
+def text_output(spec: TextSpec, prompt: tuple[int, ...], tokens: tuple[int, ...], logits: Logits) -> TextOutput:
+    """What is published of a text and the logits (tokens, vocabulary) before each of its tokens."""
+    return TextOutput(
+        encoding=spec.tokens,
+        prompt=prompt,
+        tokens=tokens,
+        stop="eos" if tokens[-1] == spec.eos else "length",
+        tops=pack(top_logits(normalise(logits)), spec.vocab),
+    )
 
 
 def sampler_of(spec: TextSpec, task_id: Digest, parameters: Parameters) -> Sampler:
     return Sampler(task_id, parameters.temperature, parameters.top_k, banned=spec.bos)
 
 
-def prompt_tokens(spec: TextSpec, document: InputDocument) -> tuple[int, ...]:
-    """Bos, then the bytes of the prompt."""
-    return (spec.bos, *(document.prompt or "").encode())
-
-
-def empty_past(card: ModelCard) -> dict[str, Array]:
-    """No keys and values yet, for one text: the free dimensions are batch and time."""
-    past = next(spec for spec in card.inputs if spec.name == "past_keys")
-    layers, _, heads, _, width = past.shape
-    empty = np.zeros((layers, 1, heads, 0, width), np.float32)
-    return {"past_keys": empty, "past_values": empty}
-
-
-async def step(card: ModelCard, tokens: tuple[int, ...], past: Tensors, run: Forward) -> Tensors:
-    """One pass over `tokens` after `past`. Raises `InferenceFailed` for logits that no sampler can use."""
-    outputs = await run({"ids": np.array([tokens], np.int64), **past})
+def _is_well_formed(spec: TextSpec, output: TextOutput) -> bool:
+    ids = output.prompt + output.tokens
+    if output.encoding != spec.tokens or not output.tokens or len(ids) > 2 * MAX_TEXT_TOKENS:
+        return False
     try:
-        check_arrays(card.outputs, outputs, "outputs")
-        check_finite(outputs["logits"])
-    except (InputMismatch, CodecError) as error:
-        raise InferenceFailed(f"the model's output is not what its card says: {error}") from None
-    if outputs["logits"].shape[:2] != (1, len(tokens)):
-        raise InferenceFailed(f"logits of shape {outputs['logits'].shape} for {len(tokens)} tokens")
-    return outputs
+        unpack(output.tops, len(output.tokens), spec.vocab)
+    except CodecError:
+        return False
+    return all(0 <= token < spec.vocab for token in ids)
 
 
-def last_logits(outputs: Tensors) -> Logits:
-    logits: Logits = np.asarray(outputs["logits"], np.float32)[0, -1]
-    return logits
+def _stop_fault(spec: TextSpec, parameters: Parameters, output: TextOutput) -> InvalidReason | None:
+    """Eos ends the text and only eos may end it early; nothing follows it."""
+    tokens = output.tokens
+    if len(tokens) > parameters.max_tokens or spec.eos in tokens[:-1]:
+        return InvalidReason.PADDED
+    if tokens[-1] != spec.eos and len(tokens) < parameters.max_tokens:
+        return InvalidReason.STOPPED_EARLY
+    return None if (output.stop == "eos") == (tokens[-1] == spec.eos) else InvalidReason.STOP_RULE
