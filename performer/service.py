@@ -25,7 +25,7 @@ from shared.messages import CertificateMessage, TaskMessage, Topics
 from shared.metrics import Metrics
 from shared.model_library import ModelLibrary
 from shared.roster import Roster
-from shared.types import TaskInfo
+from shared.types import Cid, TaskInfo
 from shared.validation import GossipRules
 from shared.verification import METHODS
 from shared.verification.method import Method, Work
@@ -192,14 +192,7 @@ class Performer:
         )
         proof_cid = await self._content.add(encode_proof(proof))
         # (6) sign
-        info = TaskInfo(
-            task_id=task.task_id,
-            proof_of_task=proof_cid,
-            data=data_of(output),
-            task_performer=self._signer.address,
-            task_definition_id=request.task_definition_id,
-            epoch=self._roster().epoch,
-        )
+        info = self._task_info(task, proof_cid, data_of(output))
         signature = await self._signer.sign(self._domain.task_info_hash(info))
         performed = await self.ledger.advance(
             task.task_id, Performed(info, signature, inference_seconds, self._clock.now())
@@ -207,6 +200,16 @@ class Performer:
         log.info("performed", task=task.task_id.hex()[:8], ms=round(inference_seconds * 1000, 1))
         # (7) publish
         await self._publish(performed)
+
+    def _task_info(self, task: Task, proof_of_task: Cid, data: bytes) -> TaskInfo:
+        return TaskInfo(
+            task_id=task.task_id,
+            proof_of_task=proof_of_task,
+            data=data,
+            task_performer=self._signer.address,
+            task_definition_id=task.request.task_definition_id,
+            epoch=self._roster().epoch,
+        )
 
     async def _publish(self, task: Task) -> None:
         if task.task_info is None:

@@ -143,6 +143,8 @@ class Cast:
             "card_cid": CARD_CID,
             "model_hash": MODEL_HASH,
             "input_cid": asked.input_cid,
+            "parameters": asked.parameters,
+            "seed": asked.seed,
             "output": OUTPUT,
             "engine": Fingerprint("memory", "1", "FunctionProvider", "python"),
         }

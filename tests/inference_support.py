@@ -9,22 +9,21 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from models.measure import Runner
 from models.mutations import MUTATIONS, mutate
-from shared.documents import InputDocument, ModelCard, Output, Parameters, decode_card
+from shared.documents import InputDocument, ModelCard, Output, Parameters, data_of, decode_card
 from shared.interfaces import Tensors
-from shared.model_card import Calibration, ModelFile, TextSpec, Tolerance
-from shared.tensors import TensorSpec
-from shared.types import Digest
+from shared.types import Address, Digest
 from shared.verification import METHODS
-from shared.verification.method import Judgement
+from shared.verification.method import Compute, Judgement, Work
+from shared.verification.verify import verify as judge_output
 
 MODELS = Path(__file__).resolve().parents[1] / "models"
 TASK = Digest(hashlib.sha256(b"a task").digest())
+PERFORMER = Address(bytes([7]) * 20)
 OTHER_TASK = Digest(hashlib.sha256(b"another task").digest())
 
 Array = npt.NDArray[np.generic]
@@ -58,9 +57,8 @@ async def prove(
     parameters: Parameters | None = None,
     task_id: Digest = TASK,
 ) -> Output:
-    return await METHODS[card.method].prove(
-        task_id=task_id, card=card, document=document, parameters=parameters or Parameters(), run=run
-    )
+    work = Work(task_id, PERFORMER, card, document, parameters or Parameters())
+    return await METHODS[card.method].prove(work, Compute(run, run))
 
 
 async def verify(
@@ -70,18 +68,12 @@ async def verify(
     run: Forward,
     parameters: Parameters | None = None,
     data: bytes | None = None,
+    reference: Forward | None = None,
 ) -> Judgement:
-    """`data` follows from the output unless given."""
-    method = METHODS[card.method]
-    return await method.verify(
-        task_id=TASK,
-        card=card,
-        document=document,
-        parameters=parameters or Parameters(),
-        output=output,
-        data=method.data_of(card, output) if data is None else data,
-        run=run,
-    )
+    """`data` follows from the output unless given; the reference is `run` itself unless given."""
+    work = Work(TASK, PERFORMER, card, document, parameters or Parameters())
+    signed = data_of(output) if data is None else data
+    return await judge_output(METHODS[card.method], work, output, signed, Compute(run, reference or run))
 
 
 async def never_run(inputs: Tensors) -> Tensors:
@@ -96,51 +88,3 @@ def giving(outputs: Mapping[str, Array]) -> Forward:
         return dict(outputs)
 
     return run
-
-
-# --- cards of no model -------------------------------------------------------------------------------
-CALIBRATION = Calibration(engine="none", samples=1, configurations=(), honest_max=0.0, cheats={}, separation=0.0)
-
-
-def make_card(**changes: Any) -> ModelCard:
-    """A card of kind tensor: x (free, 3) to y of the same shape and whole numbers n (2), or what `changes` say."""
-    card = ModelCard(
-        version=1,
-        name="test",
-        kind="tensor",
-        method="tensor",
-        model=ModelFile(cid="bafkrei", sha256="00" * 32, size=1),
-        inputs=(TensorSpec("x", "float32", (-1, 3)),),
-        outputs=(TensorSpec("y", "float32", (-1, 3)), TensorSpec("n", "int64", (2,))),
-        tolerances={"y": Tolerance(relative=1e-5, scale=10.0)},
-        text=None,
-        trained_on="nothing",
-        licence="MIT",
-        made_by="hand",
-        quality={},
-        calibration=CALIBRATION,
-    )
-    return msgspec.structs.replace(card, **changes)
-
-
-def make_text_card(vocab: int = 258, context: int = 32, max_tokens: int = 16) -> ModelCard:
-    """A decoder of one layer, one head of width 2."""
-    past = (1, -1, 1, -1, 2)
-    return make_card(
-        kind="text",
-        method="text",
-        inputs=(
-            TensorSpec("ids", "int64", (-1, -1)),
-            TensorSpec("past_keys", "float32", past),
-            TensorSpec("past_values", "float32", past),
-        ),
-        outputs=(
-            TensorSpec("logits", "float32", (-1, -1, vocab)),
-            TensorSpec("keys", "float32", past),
-            TensorSpec("values", "float32", past),
-        ),
-        tolerances={},
-        text=TextSpec(
-            tokens="bytes", vocab=vocab, bos=256, eos=257, context=context, max_tokens=max_tokens, margin=1e-4
-        ),
-    )

@@ -26,8 +26,9 @@ from shared.adapters.memory.gossip import MemoryGossip, MemoryHub
 from shared.adapters.memory.store import MemoryFile, MemoryStore, MemoryVoteGuard
 from shared.adapters.signers import LocalIdentitySigner, LocalVoteSigner
 from shared.constants import MAX_CONCURRENT_VERIFICATIONS, MAX_OPEN_TASKS
-from shared.interfaces import InferenceEngine, VoteGuard, VoteSigner
+from shared.interfaces import ContentStore, InferenceEngine, VoteGuard, VoteSigner
 from shared.model_library import ModelLibrary
+from shared.profiles import Profile
 from shared.types import (
     Digest,
     Role,
@@ -64,6 +65,11 @@ class PerformerDesk:
 
     async def request(self, form: Mapping[str, Any]) -> Digest:
         return (await self.performer.request(form["request"], form["signature"], form.get("input"))).task_id
+
+
+def library_on(content: ContentStore, engine: InferenceEngine) -> ModelLibrary:
+    """One engine for everything: the toy model knows no rounding."""
+    return ModelLibrary(content=content, engines={Profile.FP32: engine}, reference=engine)
 
 
 class World(Cast):
@@ -107,7 +113,7 @@ class World(Cast):
         return bystander
 
     def library_of(self, person: Person, engine: InferenceEngine | None = None) -> ModelLibrary:
-        return ModelLibrary(content=self.content.join(person.address), engine=engine or engine_of())
+        return library_on(self.content.join(person.address), engine or engine_of())
 
     @asynccontextmanager
     async def opened(self, name: str) -> AsyncIterator[tuple[MemoryFile, MemoryStore]]:
@@ -131,7 +137,7 @@ class World(Cast):
     ) -> AsyncIterator[PerformerDesk]:
         """Built on the same file and content each time; `run` is the caller's to start."""
         content = self.content.join(PERFORMER.address)
-        library = ModelLibrary(content=content, engine=engine or engine_of())
+        library = library_on(content, engine or engine_of())
         async with self.gossip_of(PERFORMER) as gossip, self.opened("performer") as (file, store):
             ledger = TaskLedger(store=store)
             on_chain = chain or MemoryChain(TERMS)

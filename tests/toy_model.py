@@ -10,13 +10,13 @@ import numpy as np
 
 from shared.adapters.memory.engine import FunctionEngine, FunctionModel
 from shared.canonical import encode_canonical
+from shared.card_parts import ModelFile, Tolerance
 from shared.content.unixfs import build_file
 from shared.documents import ClassifyOutput, InputDocument, encode_input
 from shared.interfaces import Tensors
-from shared.model_card import ModelFile, Tolerance
 from shared.tensors import TensorSpec, encode_tensor
 from shared.types import Cid, Digest, TaskDefinition, TaskTerms
-from tests.inference_support import make_card
+from tests.cards import make_card
 
 
 def cid_of(data: bytes) -> Cid:
@@ -30,7 +30,7 @@ X = TensorSpec("x", "float32", (1, 4))
 SCORES = TensorSpec("scores", "float32", (1, 3))
 CARD = make_card(
     kind="classify",
-    method="exact",
+    method="tensor",
     model=ModelFile(cid=cid_of(MODEL), sha256=MODEL_HASH.hex(), size=len(MODEL)),
     inputs=(X,),
     outputs=(SCORES,),
@@ -38,7 +38,7 @@ CARD = make_card(
 )
 CARD_BYTES = encode_canonical(CARD)
 CARD_CID = cid_of(CARD_BYTES)
-DEFINITION = TaskDefinition(0, "toy", "exact", MODEL_HASH, CARD_CID, terms=TaskTerms(dispute_window=500))
+DEFINITION = TaskDefinition(0, "toy", "tensor", MODEL_HASH, CARD_CID, terms=TaskTerms(dispute_window=500))
 
 
 def multiply(inputs: Tensors) -> Tensors:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import msgspec
 
@@ -13,14 +12,14 @@ from performer.service import Performer
 from poi.testnet.lies import LyingMethod
 from shared import messages
 from shared.adapters.signers import LocalVoteSigner
-from shared.documents import InputDocument, ModelCard, Output, Parameters, ProofObject, decode_proof, encode_proof
+from shared.documents import ProofObject, decode_proof, encode_proof
 from shared.errors import CodecError
 from shared.messages import TaskMessage
 from shared.node import Node
 from shared.reasons import InvalidReason
-from shared.types import Digest, Verdict
+from shared.types import Cid, Digest, TaskInfo, Verdict
 from shared.verification import METHODS
-from shared.verification.method import Forward, Judgement, Method, invalid
+from shared.verification.method import Judgement, invalid
 from shared.workflow import Task
 from tests.simnet.models import decoy
 from tests.simnet.plan import person
@@ -66,24 +65,11 @@ def liar(node: Node) -> Performer:
     return Performer.from_node(node, methods={name: LyingMethod(method, decoy()) for name, method in METHODS.items()})
 
 
-@dataclass(frozen=True)
-class _OtherData(LyingMethod):
-    """An honest proof beside a false answer for contracts."""
+class Swindler(Performer):
+    """A performer whose signed `data` is not what its proof says: the task info's is changed before it is signed."""
 
-    async def prove(
-        self, *, task_id: Digest, card: ModelCard, document: InputDocument, parameters: Parameters, run: Forward
-    ) -> Output:
-        return await self.honest.prove(task_id=task_id, card=card, document=document, parameters=parameters, run=run)
-
-    def data_of(self, card: ModelCard, output: Output) -> bytes:
-        honest = self.honest.data_of(card, output)
-        return OTHER_LABEL if honest != OTHER_LABEL else bytes(32)
-
-
-def swindler(node: Node) -> Performer:
-    """A performer whose signed `data` is not what its proof says."""
-    methods: dict[str, Method] = {name: _OtherData(method, decoy()) for name, method in METHODS.items()}
-    return Performer.from_node(node, methods=methods)
+    def _task_info(self, task: Task, proof_of_task: Cid, data: bytes) -> TaskInfo:
+        return super()._task_info(task, proof_of_task, OTHER_LABEL if data != OTHER_LABEL else bytes(32))
 
 
 class TwoTaskInfos(Performer):

@@ -27,6 +27,7 @@ from shared.messages import Topics
 from shared.metrics import Metrics
 from shared.model_library import ModelLibrary
 from shared.node import Node
+from shared.profiles import Profile
 from shared.roster import RosterWatch
 from shared.types import Address
 from shared.validation import GossipRules
@@ -237,7 +238,7 @@ class SimNode:
             gossip=gossip,
             content=content,
             engine=engine,
-            library=ModelLibrary(content=content, engine=engine),
+            library=ModelLibrary(content=content, engines={Profile.FP32: engine}, reference=engine),
             store=store,
             guard=guard,
             metrics=_metrics(self.role),

@@ -13,7 +13,7 @@ from shared.reasons import AbstainReason, InvalidReason
 from shared.types import Digest, SlashExecuted, SlashQueued, Verdict
 from shared.workflow import Phase
 from tests.chain_support import sha
-from tests.simnet.liars import TwoTaskInfos, bent_proof, liar, swindler
+from tests.simnet.liars import Swindler, TwoTaskInfos, bent_proof, liar
 from tests.simnet.network import Network
 from tests.simnet.plan import PERFORMER_STAKE
 from tests.simnet.simulation import simulated
@@ -65,7 +65,7 @@ async def test_made_up_text_is_caught(net: Network) -> None:
     await _is_rejected_and_slashed(net, task_id, InvalidReason.TOKENS_DIFFER)
 
 
-@simulated(dispute_seconds=DISPUTE_SECONDS, roles={"liar": swindler})
+@simulated(dispute_seconds=DISPUTE_SECONDS, roles={"liar": Swindler.from_node})
 async def test_a_true_proof_beside_a_false_answer_is_caught(net: Network) -> None:
     task_id = await net.ask("liar")
     await _is_rejected_and_slashed(net, task_id, InvalidReason.DATA_MISMATCH)
@@ -98,15 +98,27 @@ BENT = {
     "too large": (lambda proof: bytes(MAX_PROOF_BYTES + 1), InvalidReason.PROOF_TOO_LARGE),
     "another task's": (
         lambda proof: msgspec.structs.replace(proof, task_id=Digest(sha("other"))),
-        InvalidReason.PROOF_UNBOUND,
+        InvalidReason.TASK_DIFFERS,
     ),
     "another model's": (
         lambda proof: msgspec.structs.replace(proof, model_hash=Digest(sha("other"))),
-        InvalidReason.PROOF_UNBOUND,
+        InvalidReason.MODEL_DIFFERS,
     ),
     "another input's": (
         lambda proof: msgspec.structs.replace(proof, input_cid=proof.card_cid),
-        InvalidReason.PROOF_UNBOUND,
+        InvalidReason.INPUT_DIFFERS,
+    ),
+    "a stale card's": (
+        lambda proof: msgspec.structs.replace(proof, card_cid=proof.input_cid),
+        InvalidReason.CARD_DIFFERS,
+    ),
+    "other parameters'": (
+        lambda proof: msgspec.structs.replace(proof, parameters='{"top_k":1}'),
+        InvalidReason.PARAMETERS_DIFFER,
+    ),
+    "another seed's": (
+        lambda proof: msgspec.structs.replace(proof, seed=Digest(sha("other"))),
+        InvalidReason.SEED_DIFFERS,
     ),
     "a label of its own": (_with_output, InvalidReason.LABEL_DIFFERS),
 }

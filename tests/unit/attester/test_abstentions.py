@@ -89,7 +89,7 @@ async def with_forging_performer(world: World) -> TaskMessage:
 
 async def defined(world: World, **changes: Any) -> TaskMessage:
     """A task of a definition that is like the honest one, but for the changes."""
-    plain = TaskDefinition(1, "toy", "exact", MODEL_HASH, CARD_CID)
+    plain = TaskDefinition(1, "toy", "tensor", MODEL_HASH, CARD_CID)
     definition = msgspec.structs.replace(plain, **changes)
     world.define(definition)
     request = {"task_definition_id": 1, "model_hash": definition.model_hash}
@@ -149,7 +149,7 @@ TROUBLES: dict[str, tuple[Task, AbstainReason]] = {
     "forging performer": (with_forging_performer, AbstainReason.PROOF_UNAVAILABLE),
     "definition that is not known yet": (with_unknown_definition, AbstainReason.CARD_UNAVAILABLE),
     "unknown method": (with_unknown_method, AbstainReason.METHOD_UNKNOWN),
-    "card for another method": (lambda world: defined(world, method="tensor"), AbstainReason.MODEL_MISMATCH),
+    "card for another method": (lambda world: defined(world, method="exact"), AbstainReason.MODEL_MISMATCH),
     "card for another model": (
         lambda world: defined(world, model_hash=Digest(sha("other model"))),
         AbstainReason.MODEL_MISMATCH,
@@ -241,7 +241,7 @@ ENGINES: dict[str, FunctionEngine] = {
     "too slow": FunctionEngine({MODEL_HASH: FunctionModel((X,), multiply)}, seconds=100, timeout_seconds=60),
     "NaN": giving(np.array([[np.nan, 0, 0]], np.float32)),
     "another shape": giving(np.zeros((1, 4), np.float32)),
-    "another dtype": giving(np.zeros((1, 3), np.float64)),
+    "another dtype": giving(np.zeros((1, 3), np.int64)),
     "no output": engine_of(lambda _: {}),
 }
 

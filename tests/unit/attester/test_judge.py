@@ -23,7 +23,7 @@ from shared.reasons import InvalidReason
 from shared.tensors import encode_tensor
 from shared.types import Digest, Verdict
 from shared.verification.method import Judgement
-from tests.chain_support import PERFORMER, Person
+from tests.chain_support import PERFORMER, Person, sha
 from tests.listening import virtual
 from tests.roles import World
 from tests.toy_model import (
@@ -97,10 +97,12 @@ GARBAGE = {
 LIES: dict[str, tuple[Task, InvalidReason]] = {
     **{name: (performing(proof=data), InvalidReason.PROOF_MALFORMED) for name, data in GARBAGE.items()},
     "too large": (performing(proof=b" " * (MAX_PROOF_BYTES + 1)), InvalidReason.PROOF_TOO_LARGE),
-    "another task": (performing(bound={"task_id": Digest(bytes(32))}), InvalidReason.PROOF_UNBOUND),
-    "another card": (performing(bound={"card_cid": OTHER_CARD}), InvalidReason.PROOF_UNBOUND),
-    "another model": (performing(bound={"model_hash": Digest(bytes(32))}), InvalidReason.PROOF_UNBOUND),
-    "another input": (performing(bound={"input_cid": cid_of(document_of(9, 9, 9, 9))}), InvalidReason.PROOF_UNBOUND),
+    "another task": (performing(bound={"task_id": Digest(bytes(32))}), InvalidReason.TASK_DIFFERS),
+    "another card": (performing(bound={"card_cid": OTHER_CARD}), InvalidReason.CARD_DIFFERS),
+    "another model": (performing(bound={"model_hash": Digest(bytes(32))}), InvalidReason.MODEL_DIFFERS),
+    "another input": (performing(bound={"input_cid": cid_of(document_of(9, 9, 9, 9))}), InvalidReason.INPUT_DIFFERS),
+    "other parameters": (performing(bound={"parameters": '{"top_k":1}'}), InvalidReason.PARAMETERS_DIFFER),
+    "another seed": (performing(bound={"seed": Digest(sha("other"))}), InvalidReason.SEED_DIFFERS),
     "label": (
         performing(bound=with_output(label=2), info={"data": (2).to_bytes(32, "big")}),
         InvalidReason.LABEL_DIFFERS,
@@ -125,7 +127,7 @@ LIES: dict[str, tuple[Task, InvalidReason]] = {
         InvalidReason.OUTPUT_MALFORMED,
     ),
     "text of a classifier": (
-        performing(bound={"output": TextOutput(prompt=(1,), tokens=(2,), stop="eos")}),
+        performing(bound={"output": TextOutput(encoding="bytes", prompt=(1,), tokens=(2,), stop="eos", tops=b"")}),
         InvalidReason.OUTPUT_MALFORMED,
     ),
 }
@@ -230,6 +232,6 @@ async def test_a_proof_object_is_what_the_performers_own_code_makes() -> None:
         bound = {"task_id": message.task_info.task_id, "card_cid": CARD_CID, "model_hash": MODEL_HASH}
         model = await desk.library.ready(world.roster.definitions[0])
         assert model.card == CARD
-        engine = desk.library.engine.fingerprint(MODEL_HASH)
-        proof = ProofObject(**bound, input_cid=cid_of(DOCUMENT), output=OUTPUT, engine=engine)  # type: ignore[arg-type]
+        asked = {"parameters": message.request.parameters, "seed": message.request.seed}
+        proof = ProofObject(**bound, **asked, input_cid=cid_of(DOCUMENT), output=OUTPUT, engine=model.fingerprint())  # type: ignore[arg-type]
         assert cid_of(encode_proof(proof)) == message.task_info.proof_of_task

@@ -19,8 +19,8 @@ from shared.content.cid import Codec, make_block
 from shared.documents import InputDocument, encode_input
 from shared.tensors import TensorSpec
 from shared.types import TaskDefinition
+from tests.cards import make_card
 from tests.doors import Door, asking, open_door
-from tests.inference_support import make_card
 from tests.toy_model import DOCUMENT, MODEL_HASH, X, cid_of, document_of
 
 

@@ -40,7 +40,7 @@ async def test_the_network_is_described() -> None:
         definition = {
             "taskDefinitionId": 0,
             "name": "toy",
-            "method": "exact",
+            "method": "tensor",
             "modelHash": to_hex(MODEL_HASH),
             "cardCid": DEFINITION.card_cid,
             "leastFee": "0",

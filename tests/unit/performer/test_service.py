@@ -383,7 +383,7 @@ async def test_a_certificate_survives_and_settles_in_the_next_run() -> None:
 @virtual
 async def test_a_definition_that_came_later_is_served() -> None:
     async with World() as world, world.performer() as desk, running(desk.performer.run()):
-        world.define(TaskDefinition(1, "again", "exact", MODEL_HASH, CARD_CID))
+        world.define(TaskDefinition(1, "again", "tensor", MODEL_HASH, CARD_CID))
         document = document_of(0, 0, 1, 0)
         request = world.request(task_definition_id=1, input_cid=cid_of(document))
         task = await reaches(desk, await desk.request(world.form(request, document)), Phase.PERFORMED)

@@ -22,7 +22,7 @@ from tests.toy_model import DATA, OUTPUT, cid_of
 
 # --- believing ---------------------------------------------------------------------------------------
 CAST = Cast()
-TEXT = TextOutput(prompt=(256, 104), tokens=(104, 105, 257), stop="eos")
+TEXT = TextOutput(encoding="bytes", prompt=(256, 104), tokens=(104, 105, 257), stop="eos", tops=bytes(144))
 TENSORS = TensorOutput(tensors={"y": OUTPUT.scores})
 OUTPUTS: dict[str, tuple[Output, bytes]] = {
     "label": (OUTPUT, DATA),

@@ -32,14 +32,14 @@ from shared.documents import (
 from shared.errors import CodecError, InputMismatch
 from shared.tensors import Tensor, encode_tensor
 from shared.types import Cid, Digest, Fingerprint
-from tests.inference_support import make_card, make_text_card
+from tests.cards import make_card, make_text_card
 
 CARD, TEXT_CARD = make_card(), make_text_card()
 SCORES = np.array([[0.5, -1.25, 3.0]], np.float32)
 OUTPUTS: dict[str, Output] = {
     "classify": ClassifyOutput(scores=encode_tensor(SCORES), label=2),
     "tensor": TensorOutput(tensors={"y": encode_tensor(SCORES), "n": encode_tensor(np.array([1, 2]))}),
-    "text": TextOutput(prompt=(256, 65), tokens=(104, 105, 257), stop="eos"),
+    "text": TextOutput(encoding="bytes", prompt=(256, 65), tokens=(104, 105, 257), stop="eos", tops=bytes(144)),
 }
 
 
@@ -49,6 +49,8 @@ def proof(output: Output = OUTPUTS["classify"]) -> ProofObject:
         card_cid=Cid("bafkreicard"),
         model_hash=Digest(bytes(31) + b"\x01"),
         input_cid=Cid("bafkreiinput"),
+        parameters='{"top_k":7}',
+        seed=Digest(bytes([5]) * 32),
         output=output,
         engine=Fingerprint("onnxruntime", "1.0", "CPUExecutionProvider", "x86_64"),
     )
@@ -259,7 +261,17 @@ def test_a_proof_survives(kind: str) -> None:
 
 def test_the_form_of_a_proof() -> None:
     form = json.loads(encode_proof(proof()))
-    assert set(form) == {"version", "taskId", "cardCid", "modelHash", "inputCid", "output", "engine"}
+    assert set(form) == {
+        "version",
+        "taskId",
+        "cardCid",
+        "modelHash",
+        "inputCid",
+        "parameters",
+        "seed",
+        "output",
+        "engine",
+    }
     assert form["taskId"] == "0x" + bytes(range(32)).hex()
     assert form["output"]["label"] == 2
 
@@ -267,7 +279,7 @@ def test_the_form_of_a_proof() -> None:
 @pytest.mark.parametrize(
     ("kind", "changes"),
     [
-        ("classify", {"version": 2}),
+        ("classify", {"version": 1}),
         ("classify", {"version": ...}),
         ("classify", {"more": 1}),
         ("classify", {"taskId": "00" * 32}),
@@ -298,8 +310,8 @@ def test_the_form_of_a_proof() -> None:
         ("text", {"output__tokens": [1 << 20]}),
         ("text", {"output__tokens": [0.5]}),
         ("text", {"output__tokens": ["a"]}),
-        ("text", {"output__tokens": [0] * 257}),
-        ("text", {"output__prompt": [0] * 257}),
+        ("text", {"output__tokens": [0] * 4097}),
+        ("text", {"output__prompt": [0] * 4097}),
         ("text", {"output__stop": "tired"}),
     ],
 )
@@ -315,7 +327,7 @@ def test_a_proof_has_one_spelling() -> None:
     for spelling in (
         encoded + b"\n",
         json.dumps(json.loads(encoded)).encode(),
-        encoded.replace(b'"version":1', b'"version":1 '),
+        encoded.replace(b'"version":2', b'"version":2 '),
     ):
         with pytest.raises(CodecError, match="canonical"):
             decode_proof(spelling)

@@ -15,7 +15,8 @@ from shared.constants import MAX_CARD_BYTES
 from shared.errors import CodecError
 from shared.model_card import ModelCard, Tolerance, check_card, decode_card
 from shared.tensors import TensorSpec
-from tests.inference_support import card_of, make_card, make_text_card
+from tests.cards import make_card, make_text_card
+from tests.inference_support import card_of
 
 CLASSIFIER = {
     "kind": "classify",

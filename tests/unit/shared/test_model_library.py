@@ -17,11 +17,11 @@ from shared.constants import FETCH_TIMEOUT_SECONDS, MAX_CARD_BYTES
 from shared.content.cid import Codec, make_block
 from shared.errors import InferenceFailed, ModelMismatch
 from shared.model_card import ModelCard
-from shared.model_library import CardUnavailable, ModelLibrary, ModelUnavailable
+from shared.model_library import CardUnavailable, ModelUnavailable
 from shared.types import Address, Cid, Digest, TaskDefinition
 from tests.chain_support import PERFORMER
 from tests.listening import running, until, virtual
-from tests.roles import World
+from tests.roles import World, library_on
 from tests.toy_model import CARD, CARD_BYTES, CARD_CID, DEFINITION, MODEL, MODEL_HASH, OUTPUT, cid_of, engine_of
 
 X = {"x": np.array([[1, 4, 1, 0]], np.float32)}
@@ -48,7 +48,7 @@ class Reading:
     def __init__(self, world: World, engine: FunctionEngine | None = None) -> None:
         self.world, self.engine = world, engine or engine_of()
         self.shelf = Shelf(world, world.people[0].address)
-        self.library = ModelLibrary(content=self.shelf, engine=self.engine)  # type: ignore[arg-type]  # `get` is all
+        self.library = library_on(self.shelf, self.engine)  # type: ignore[arg-type]  # `get` is all
 
     async def define(self, change: Callable[[ModelCard], ModelCard]) -> TaskDefinition:
         """A definition with another card."""
@@ -70,7 +70,7 @@ async def test_a_ready_model_runs() -> None:
     async with World() as world:
         model = await Reading(world).library.ready(DEFINITION)
         assert (model.card, model.card_cid, model.model_hash) == (CARD, CARD_CID, MODEL_HASH)
-        scores = (await model.run(X))["scores"]
+        scores = (await model.compute.run(X))["scores"]
         assert scores.tobytes() == OUTPUT.scores.data
 
 
@@ -116,7 +116,7 @@ async def test_a_model_that_was_pushed_out_is_loaded_again_by_its_next_run() -> 
         model = await reading.library.ready(DEFINITION)
         await reading.engine.close()
         assert not reading.engine.is_loaded(MODEL_HASH)
-        await asyncio.gather(*(model.run(X) for _ in range(4)))
+        await asyncio.gather(*(model.compute.run(X) for _ in range(4)))
         assert reading.shelf.count(cid_of(MODEL)) == 2
 
 
@@ -172,7 +172,7 @@ async def test_a_card_that_leads_elsewhere_is_a_mismatch(change: Callable[[Model
         assert not reading.engine.is_loaded(MODEL_HASH)
 
 
-@pytest.mark.parametrize("changes", [{"method": "tensor"}, {"model_hash": Digest(bytes(32))}])
+@pytest.mark.parametrize("changes", [{"method": "exact"}, {"model_hash": Digest(bytes(32))}])
 @virtual
 async def test_a_card_for_another_definition_is_a_mismatch_each_time(changes: dict[str, Any]) -> None:
     """Also when the card is known already, from a definition that it is right for."""
@@ -186,7 +186,14 @@ async def test_a_card_for_another_definition_is_a_mismatch_each_time(changes: di
 
 @pytest.mark.parametrize(
     "card",
-    [b"", b"{}", b"\xff", CARD_BYTES + b" ", CARD_BYTES.replace(b'"exact"', b'"tensor"'), b" " * (MAX_CARD_BYTES + 1)],
+    [
+        b"",
+        b"{}",
+        b"\xff",
+        CARD_BYTES + b" ",
+        CARD_BYTES.replace(b'"method":"tensor"', b'"method":"text"'),
+        b" " * (MAX_CARD_BYTES + 1),
+    ],
     ids=["empty", "no field", "not UTF-8", "not canonical", "method of another kind", "too large"],
 )
 @virtual

@@ -18,7 +18,8 @@ from shared.tensors import Tensor, encode_tensor
 from shared.types import Verdict
 from shared.verification import METHODS
 from shared.verification.tensor import distance
-from tests.inference_support import giving, make_card, never_run, prove, verify
+from tests.cards import make_card
+from tests.inference_support import giving, never_run, prove, verify
 
 CARD = make_card()
 TOLERANCE = 1e-4  # 1e-5 of the scale 10

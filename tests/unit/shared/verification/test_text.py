@@ -20,19 +20,8 @@ from shared.reasons import InvalidReason
 from shared.tensors import Tensor
 from shared.types import Digest, Verdict
 from shared.verification import METHODS
-from tests.inference_support import (
-    MODELS,
-    OTHER_TASK,
-    TASK,
-    card_of,
-    giving,
-    make_card,
-    make_text_card,
-    never_run,
-    prove,
-    runner_of,
-    verify,
-)
+from tests.cards import make_card, make_text_card
+from tests.inference_support import MODELS, OTHER_TASK, TASK, card_of, giving, never_run, prove, runner_of, verify
 
 CARD = card_of("text")
 HONEST = runner_of("text").forward
