@@ -17,7 +17,7 @@ from performer.settlements import SettlementWatch
 from shared import messages
 from shared.constants import REPUBLISH_SECONDS
 from shared.digests import Domain
-from shared.documents import ProofObject, encode_proof
+from shared.documents import ModelCard, ProofObject, encode_proof
 from shared.duty import attend
 from shared.errors import PoiError, TransportError
 from shared.interfaces import Clock, ContentStore, Gossip, IdentitySigner, Received
@@ -25,6 +25,7 @@ from shared.messages import CertificateMessage, TaskMessage, Topics
 from shared.metrics import Metrics
 from shared.model_library import ModelLibrary
 from shared.roster import Roster
+from shared.seeds import is_seed_known
 from shared.types import TaskInfo
 from shared.validation import GossipRules
 from shared.verification import METHODS
@@ -38,6 +39,10 @@ log = structlog.get_logger(__name__)
 
 OPEN_PHASES = tuple(phase for phase in Phase if phase not in FINAL)
 PARALLEL_RUNS = 2  # engines have threads of their own; more would only fight for them
+
+
+class SeedExpired(PoiError):
+    """A task waited so long that its seed is no longer one that attesters take."""
 
 
 class Performer:
@@ -197,7 +202,7 @@ class Performer:
             data=method.data_of(model.card, output),
             task_performer=self._signer.address,
             task_definition_id=request.task_definition_id,
-            epoch=self._roster().epoch,
+            epoch=self._epoch_for(request, model.card),
         )
         signature = await self._signer.sign(self._domain.task_info_hash(info))
         performed = await self.ledger.advance(
@@ -206,6 +211,15 @@ class Performer:
         log.info("performed", task=task.task_id.hex()[:8], ms=round(inference_seconds * 1000, 1))
         # (7) publish
         await self._publish(performed)
+
+    def _epoch_for(self, request: TaskRequest, card: ModelCard) -> int:
+        """The newest epoch in which attesters know the seed: with rolls since the request came in, a former one whose
+        votes still settle. Raises `SeedExpired`."""
+        roster = self._roster()
+        for epoch in sorted({roster.epoch, *roster.tables}, reverse=True):
+            if is_seed_known(card, request.seed, roster.beacons_for(epoch)):
+                return epoch
+        raise SeedExpired("the request's seed is the beacon of no epoch whose votes still settle; request it again")
 
     async def _publish(self, task: Task) -> None:
         if task.task_info is None:

@@ -63,6 +63,7 @@ class TextSpec(_Form, frozen=True):
     context: Annotated[int, Meta(ge=2, le=MAX_TEXT_TOKENS)]  # prompt and output together
     max_tokens: Annotated[int, Meta(ge=1, le=MAX_TEXT_TOKENS)]  # of output
     margin: Annotated[float, Meta(gt=0, le=MAX_MARGIN)]  # logits by which a token may miss the sampler's choice
+    seed: Literal["beacon", "requester"]  # what a request's seed must be: see `shared.seeds`
 
 
 class Cheat(_Form, frozen=True):

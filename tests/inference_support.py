@@ -7,7 +7,7 @@ import json
 from collections.abc import Awaitable, Callable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -123,7 +123,12 @@ def make_card(**changes: Any) -> ModelCard:
     return msgspec.structs.replace(card, **changes)
 
 
-def make_text_card(vocab: int = 258, context: int = 32, max_tokens: int = 16) -> ModelCard:
+def make_text_card(
+    vocab: int = 258,
+    context: int = 32,
+    max_tokens: int = 16,
+    seed: Literal["beacon", "requester"] = "requester",
+) -> ModelCard:
     """A decoder of one layer, one head of width 2."""
     past = (1, -1, 1, -1, 2)
     return make_card(
@@ -141,6 +146,13 @@ def make_text_card(vocab: int = 258, context: int = 32, max_tokens: int = 16) ->
         ),
         tolerances={},
         text=TextSpec(
-            tokens="bytes", vocab=vocab, bos=256, eos=257, context=context, max_tokens=max_tokens, margin=1e-4
+            tokens="bytes",
+            vocab=vocab,
+            bos=256,
+            eos=257,
+            context=context,
+            max_tokens=max_tokens,
+            margin=1e-4,
+            seed=seed,
         ),
     )

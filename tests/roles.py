@@ -180,6 +180,7 @@ class World(Cast):
                 roster=lambda: self.roster,
                 performer=performer,
                 content=content,
+                library=library,
                 served=served,
             )
             yield PerformerDesk(performer, ledger, door, content, store, file, library)

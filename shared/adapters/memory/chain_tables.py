@@ -38,6 +38,8 @@ class TablesModel:
     taken_keys: set[bytes] = field(default_factory=set)
     tables: dict[int, OperatorTable] = field(default_factory=dict)  # of every epoch there ever was
     superseded: dict[int, int] = field(default_factory=dict)  # epoch → unix seconds
+    beacons: dict[int, Digest] = field(default_factory=dict)  # by epoch: the prevRandao of the block that rolled it
+    prev_randao: Digest = Digest(bytes(32))  # of the block that is being made
     rolled_at: int = 0
     is_due: bool = False  # somebody was slashed or left since the last roll
 
@@ -55,6 +57,7 @@ class TablesModel:
             taken_keys=set(self.taken_keys),
             tables=dict(self.tables),
             superseded=dict(self.superseded),
+            beacons=dict(self.beacons),
         )
 
     # --- the source ----------------------------------------------------------------------------------
@@ -139,6 +142,7 @@ class TablesModel:
             self.superseded[self.epoch] = now
         epoch = self.epoch + 1
         self.tables[epoch] = OperatorTable(epoch, tuple(self.seats))
+        self.beacons[epoch] = self.prev_randao
         self.rolled_at, self.is_due = now, False
         return epoch
 
