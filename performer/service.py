@@ -25,8 +25,8 @@ from shared.messages import CertificateMessage, TaskMessage, Topics
 from shared.metrics import Metrics
 from shared.model_library import ModelLibrary
 from shared.roster import Roster
-from shared.seeds import is_seed_known
-from shared.types import TaskInfo
+from shared.seeds import epoch_for
+from shared.types import TaskInfo, TaskRequest
 from shared.validation import GossipRules
 from shared.verification import METHODS
 from shared.verification.method import Method
@@ -213,13 +213,10 @@ class Performer:
         await self._publish(performed)
 
     def _epoch_for(self, request: TaskRequest, card: ModelCard) -> int:
-        """The newest epoch in which attesters know the seed: with rolls since the request came in, a former one whose
-        votes still settle. Raises `SeedExpired`."""
-        roster = self._roster()
-        for epoch in sorted({roster.epoch, *roster.tables}, reverse=True):
-            if is_seed_known(card, request.seed, roster.beacons_for(epoch)):
-                return epoch
-        raise SeedExpired("the request's seed is the beacon of no epoch whose votes still settle; request it again")
+        epoch = epoch_for(card, request.seed, self._roster())
+        if epoch is None:
+            raise SeedExpired("the request's seed is the beacon of no epoch whose votes still settle; request it again")
+        return epoch
 
     async def _publish(self, task: Task) -> None:
         if task.task_info is None:

@@ -146,7 +146,7 @@ class PoiClient:
         if beacon is not None:
             return Digest(from_hex(beacon, "beacon", 32))
         if seed == BEACON:
-            raise RequestRefused(UNAVAILABLE, "the performer does not know the beacon yet", None, "try again in a moment")
+            raise RequestRefused(UNAVAILABLE, "the performer does not know the beacon", None, "try again in a moment")
         return Digest(secrets.token_bytes(32))
 
     async def send(self, call: dict[str, Any]) -> Digest:

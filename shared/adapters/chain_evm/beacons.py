@@ -47,7 +47,7 @@ class _Search:
 
 
 class Beacons:
-    """Finds each roll once. Until no reorg can reach its block any more, each question looks whether it still stands."""
+    """Finds each roll once. Until no reorg can reach its block, each question looks whether it still stands."""
 
     def __init__(
         self, client: EvmClient, deployment: Deployment, *, current_epoch: Callable[[], Awaitable[int]]

@@ -23,6 +23,7 @@ from shared.indices import ONE_BYTE_SEATS
 from shared.types import Address, Digest, OperatorTable, TableEntry, Verdict
 
 MAX_SECONDS = 30 * 24 * 3600
+NO_BLOCK = Digest(bytes(32))
 
 
 @dataclass(slots=True)
@@ -39,7 +40,7 @@ class TablesModel:
     tables: dict[int, OperatorTable] = field(default_factory=dict)  # of every epoch there ever was
     superseded: dict[int, int] = field(default_factory=dict)  # epoch → unix seconds
     beacons: dict[int, Digest] = field(default_factory=dict)  # by epoch: the prevRandao of the block that rolled it
-    prev_randao: Digest = Digest(bytes(32))  # of the block that is being made
+    prev_randao: Digest = NO_BLOCK  # of the block that is being made
     rolled_at: int = 0
     is_due: bool = False  # somebody was slashed or left since the last roll
 
