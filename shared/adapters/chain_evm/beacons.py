@@ -127,8 +127,11 @@ class Beacons:
                 )
             except ChainUnavailable as error:
                 # Nodes have limits of their own: they refuse a range, or take too long for it.
-                if span == 1 or (span <= SPAN_BLOCKS and not isinstance(error, Refused)):
+                if span <= SPAN_BLOCKS and not isinstance(error, Refused):
                     raise
+                if span == 1:  # events that it no longer keeps; whoever needs no beacon must not go blind for that
+                    search.last = self._deployment.block - 1
+                    return None
                 span = most = span // 2
                 continue
             if logs:
