@@ -84,22 +84,21 @@ class Beacons:
 
     async def _find(self, epoch: int) -> Block | None:
         now = asyncio.get_running_loop().time()
-        search = self._searches.pop(epoch, None)
+        search = self._searches.get(epoch)
         if search is not None and now < search.not_before:
-            self._searches[epoch] = search
             return None
         if epoch > await self._current_epoch():
             return None
         head = (await self._client.head()).number
-        search = search or _Search(self._newest_for(epoch, head))
+        search = self._searches[epoch] = search or _Search(self._newest_for(epoch, head))
+        _bound(self._searches)
         found = await self._look_back(epoch, search)
         if found is None:
             if search.last < self._deployment.block:
                 log.warning("the node has no roll of this epoch: its beacon is not known", epoch=epoch)
-                search = _Search(head, now + SEARCH_AGAIN_SECONDS)
-            self._searches[epoch] = search
-            _bound(self._searches)
+                self._searches[epoch] = _Search(head, now + SEARCH_AGAIN_SECONDS)
             return None
+        self._searches.pop(epoch, None)
         block = await self._client.block(found.block)
         if block is None or block.hash != found.block_hash:
             raise ChainUnavailable(f"the chain changed while the roll of epoch {epoch} was read; it is asked again")

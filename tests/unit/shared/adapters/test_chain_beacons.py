@@ -120,6 +120,20 @@ async def test_a_search_goes_on_where_the_last_one_stopped() -> None:
     assert sum(last - first + 1 for first, last in node.asked) == 3_000_011
 
 
+async def test_an_outage_in_a_search_loses_nothing_of_it() -> None:
+    node = ScriptedNode(3_000_000, {1: 5})
+    beacons = of(node)
+    assert await beacons.of(1) is None
+    searched = len(node.asked)
+    node.most_blocks, node.refusal = 0, ChainUnavailable("down")
+    with pytest.raises(ChainUnavailable, match="down"):
+        await beacons.of(1)
+    node.most_blocks, node.asked[searched:] = 10**9, []
+    assert await beacons.of(1) is None
+    assert await beacons.of(1) == node.beacon(1)
+    assert sum(last - first + 1 for first, last in node.asked) == 3_000_001
+
+
 async def test_nothing_older_than_the_contracts_is_read() -> None:
     node = ScriptedNode(5000, {1: 4500})
     assert await of(node, block=4400).of(1) == node.beacon(1)
