@@ -25,6 +25,7 @@ from shared.messages import TaskMessage
 from shared.model_library import CardUnavailable, ModelLibrary, ModelUnavailable, ReadyModel
 from shared.reasons import AbstainReason, InvalidReason
 from shared.roster import Roster
+from shared.seeds import is_seed_known
 from shared.types import Address, TaskDefinition, Verdict
 from shared.verification import METHODS
 from shared.verification.binding import unbound
@@ -68,6 +69,9 @@ class Judge:
         definition = self._definition(message)
         # (2) fetch (3) binding
         proof, document, model = await self._fetch(message, definition)
+        # The requester signed the seed, and a reorg may have changed the beacon: never the performer's fault.
+        if not is_seed_known(model.card, message.request.seed, self._roster().beacons_for(info.epoch)):
+            raise _Decided(AbstainReason.SEED_UNKNOWN)
         # (4) verify by the method
         try:
             work = Work(

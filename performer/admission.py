@@ -21,6 +21,7 @@ from shared.interfaces import Clock, ContentStore
 from shared.json_forms import FieldError, from_hex, request_from_json
 from shared.model_library import ModelLibrary
 from shared.roster import Roster
+from shared.seeds import is_seed_known
 from shared.types import Address, Cid, TaskDefinition, TaskRequest
 from shared.validation import is_canonical_cid
 from shared.workflow import Task
@@ -155,6 +156,7 @@ class Admission:
     async def _check_input(self, request: TaskRequest, document: bytes | None, definition: TaskDefinition) -> None:
         """Fits the model and is what the CID says."""
         card = await self._card(definition)
+        self._check_seed(request, card)
         data = document if document is not None else await self._fetch_input(request)
         try:
             parsed = decode_input(data)
@@ -168,6 +170,18 @@ class Admission:
         except CodecError as error:
             expected = "canonical JSON: keys sorted, no spaces"
             raise RequestRefused(INPUT_REFUSED, str(error), "request.parameters", expected) from None
+
+    def _check_seed(self, request: TaskRequest, card: ModelCard) -> None:
+        roster = self._roster()
+        beacons = roster.beacons_for(roster.epoch)
+        if not is_seed_known(card, request.seed, beacons):
+            known = " or ".join(f"0x{beacon.hex()}" for beacon in beacons) or "the beacon, which is not known here yet"
+            raise RequestRefused(
+                INVALID_PARAMS,
+                "the seed of this task must be the beacon of the epoch or of the one before",
+                "request.seed",
+                f"{known} (`beacon` of poi_getNetwork)",
+            )
 
     async def _card(self, definition: TaskDefinition) -> ModelCard:
         try:

@@ -2,7 +2,7 @@
 
 | method | parameters | result |
 |---|---|---|
-| `poi_getNetwork` | none | chain, contract, performer, epoch, and the task definitions it serves |
+| `poi_getNetwork` | none | chain, contract, performer, epoch, its beacon, and the task definitions it serves |
 | `poi_requestInference` | `request`, `signature`, `input` | `{"taskId"}`; the same request again is the same task |
 | `poi_getTask` | `taskId`, `waitFor`, `timeoutSeconds` | the task |
 
@@ -27,8 +27,10 @@ from shared.documents import Output, decode_proof
 from shared.errors import RequestRefused
 from shared.interfaces import ContentStore
 from shared.json_forms import FieldError, from_hex, to_hex
+from shared.model_library import ModelLibrary
 from shared.roster import Roster
-from shared.types import Address, Digest
+from shared.seeds import needs_beacon
+from shared.types import Address, Digest, TaskDefinition
 from shared.workflow import Phase, Task
 
 if TYPE_CHECKING:
@@ -52,10 +54,11 @@ class Door:
         roster: Callable[[], Roster],
         performer: Performer,
         content: ContentStore,
+        library: ModelLibrary,
         served: tuple[int, ...],
     ) -> None:
         self._domain, self._address, self._roster = domain, address, roster
-        self._performer, self._content, self._served = performer, content, served
+        self._performer, self._content, self._library, self._served = performer, content, library, served
 
     @classmethod
     def from_node(cls, node: Node, performer: Performer) -> Door:
@@ -65,6 +68,7 @@ class Door:
             roster=lambda: node.roster.current,
             performer=performer,
             content=node.content,
+            library=node.library,
             served=node.config.performer.definitions,
         )
 
@@ -81,6 +85,7 @@ class Door:
 
     async def _get_network(self, _: Mapping[str, Any]) -> dict[str, Any]:
         roster = self._roster()
+        beacon = roster.beacons.get(roster.epoch)
         definitions = [
             {
                 "taskDefinitionId": definition.id,
@@ -89,6 +94,7 @@ class Door:
                 "modelHash": to_hex(definition.model_hash),
                 "cardCid": definition.card_cid,
                 "leastFee": str(definition.terms.fees.total),
+                "seed": self._seed_of(definition),
             }
             for definition in roster.definitions.values()
             if not self._served or definition.id in self._served
@@ -98,8 +104,16 @@ class Door:
             "attestationCenter": to_hex(self._domain.contract),
             "performer": to_hex(self._address),
             "epoch": roster.epoch,
+            "beacon": None if beacon is None else to_hex(beacon),
             "taskDefinitions": definitions,
         }
+
+    def _seed_of(self, definition: TaskDefinition) -> str | None:
+        """Whose the seed of a request is; None while the card, which says it, is not here."""
+        card = self._library.known_card(definition)
+        if card is None:
+            return None
+        return "beacon" if needs_beacon(card) else "requester"
 
     async def _request_inference(self, params: Mapping[str, Any]) -> dict[str, Any]:
         for name in ("request", "signature"):

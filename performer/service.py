@@ -17,7 +17,7 @@ from performer.settlements import SettlementWatch
 from shared import messages
 from shared.constants import REPUBLISH_SECONDS
 from shared.digests import Domain
-from shared.documents import ProofObject, data_of, encode_proof
+from shared.documents import ModelCard, ProofObject, data_of, encode_proof
 from shared.duty import attend
 from shared.errors import PoiError, TransportError
 from shared.interfaces import Clock, ContentStore, Gossip, IdentitySigner, Received
@@ -25,7 +25,8 @@ from shared.messages import CertificateMessage, TaskMessage, Topics
 from shared.metrics import Metrics
 from shared.model_library import ModelLibrary
 from shared.roster import Roster
-from shared.types import Cid, TaskInfo
+from shared.seeds import epoch_for
+from shared.types import Cid, TaskInfo, TaskRequest
 from shared.validation import GossipRules
 from shared.verification import METHODS
 from shared.verification.method import Method, Work
@@ -38,6 +39,10 @@ log = structlog.get_logger(__name__)
 
 OPEN_PHASES = tuple(phase for phase in Phase if phase not in FINAL)
 PARALLEL_RUNS = 2  # engines have threads of their own; more would only fight for them
+
+
+class SeedExpired(PoiError):
+    """A task waited so long that its seed is no longer one that attesters take."""
 
 
 class Performer:
@@ -192,7 +197,8 @@ class Performer:
         )
         proof_cid = await self._content.add(encode_proof(proof))
         # (6) sign
-        info = self._task_info(task, proof_cid, data_of(output))
+        epoch = self._epoch_for(request, model.card)
+        info = self._task_info(task, proof_cid, data_of(output), epoch)
         signature = await self._signer.sign(self._domain.task_info_hash(info))
         performed = await self.ledger.advance(
             task.task_id, Performed(info, signature, inference_seconds, self._clock.now())
@@ -201,15 +207,21 @@ class Performer:
         # (7) publish
         await self._publish(performed)
 
-    def _task_info(self, task: Task, proof_of_task: Cid, data: bytes) -> TaskInfo:
+    def _task_info(self, task: Task, proof_of_task: Cid, data: bytes, epoch: int) -> TaskInfo:
         return TaskInfo(
             task_id=task.task_id,
             proof_of_task=proof_of_task,
             data=data,
             task_performer=self._signer.address,
             task_definition_id=task.request.task_definition_id,
-            epoch=self._roster().epoch,
+            epoch=epoch,
         )
+
+    def _epoch_for(self, request: TaskRequest, card: ModelCard) -> int:
+        epoch = epoch_for(card, request.seed, self._roster())
+        if epoch is None:
+            raise SeedExpired("the request's seed is the beacon of no epoch whose votes still settle; request it again")
+        return epoch
 
     async def _publish(self, task: Task) -> None:
         if task.task_info is None:

@@ -34,7 +34,8 @@ CALL_SECONDS = LONG_POLL_SECONDS + 10
 DEFAULT_DEADLINE_SECONDS = 600
 MAX_ANSWER_BYTES = 64 << 20  # a proof of MAX_PROOF_BYTES, its numbers written out
 PAUSE_SECONDS = 0.2  # between questions to a door that answers at once what is not yet so
-BUSY = -32005
+UNKNOWN_MODEL, BUSY, UNAVAILABLE = -32001, -32005, -32006
+BEACON, REQUESTER = "beacon", "requester"  # whose the seed is
 NONCES_A_WORD = 256
 
 
@@ -81,14 +82,16 @@ class PoiClient:
             await self._session.close()
 
     async def network(self) -> dict[str, Any]:
-        """What `poi_getNetwork` says, asked once."""
-        if self._network is None:
-            network = await self._call("poi_getNetwork", {})
-            try:
-                msgspec.convert(network, _Network)
-            except msgspec.ValidationError as error:
-                raise PerformerUnreachable(f"{self._url}: its network is not described: {error}") from None
-            self._network = network
+        """What `poi_getNetwork` said last: asked once, and again for each request whose seed is the beacon."""
+        return self._network or await self._ask_network()
+
+    async def _ask_network(self) -> dict[str, Any]:
+        network = await self._call("poi_getNetwork", {})
+        try:
+            msgspec.convert(network, _Network)
+        except msgspec.ValidationError as error:
+            raise PerformerUnreachable(f"{self._url}: its network is not described: {error}") from None
+        self._network = {**network}
         return self._network
 
     async def domain(self) -> Domain:
@@ -107,11 +110,14 @@ class PoiClient:
         deadline_seconds: int = DEFAULT_DEADLINE_SECONDS,
     ) -> tuple[Digest, dict[str, Any]]:
         """The task id and the signed call, not sent yet. `fee`, in base units of the escrow's token, is all that the
-        task can take from the deposit. Raises `RequestRefused` for an unknown definition."""
+        task can take from the deposit. Raises `RequestRefused` for an unknown definition, and for one whose seed is the
+        beacon while the performer does not know it.
+
+        The beacon is what the performer says it is. Attesters hold the seed to the chain, so a false one gets no
+        certificate; whoever wants to know before reads the chain (protocol §6).
+        """
         network = await self.network()
-        definition = next((d for d in network["taskDefinitions"] if d["taskDefinitionId"] == task_definition_id), None)
-        if definition is None:
-            raise RequestRefused(-32001, f"the performer does not serve task definition {task_definition_id}")
+        definition = _definition_in(network, task_definition_id)
         text = document if isinstance(document, str) else msgspec.json.encode(document).decode()
         input_cid, _ = build_file(BytesIO(text.encode()), lambda _: None)
         request = TaskRequest(
@@ -122,13 +128,26 @@ class PoiClient:
             model_hash=Digest(from_hex(definition["modelHash"], "modelHash", 32)),
             input_cid=input_cid,
             parameters=msgspec.json.encode(parameters or {}, order="sorted").decode(),
-            seed=Digest(secrets.token_bytes(32)),
+            seed=await self._seed_for(task_definition_id),
             fee=Uint256(fee),
             deadline=int(time.time()) + deadline_seconds,
         )
         task_id = (await self.domain()).task_id(request)
         signature = to_hex(self._key.sign(task_id))
         return task_id, {"request": request_to_json(request), "signature": signature, "input": text}
+
+    async def _seed_for(self, task_definition_id: int) -> Digest:
+        """The beacon of now, unless the definition leaves the seed to the requester."""
+        network = await self.network()
+        if _definition_in(network, task_definition_id).get("seed") == REQUESTER:
+            return Digest(secrets.token_bytes(32))
+        network = await self._ask_network()
+        seed, beacon = _definition_in(network, task_definition_id).get("seed"), network.get("beacon")
+        if beacon is not None:
+            return Digest(from_hex(beacon, "beacon", 32))
+        if seed == BEACON:
+            raise RequestRefused(UNAVAILABLE, "the performer does not know the beacon", None, "try again in a moment")
+        return Digest(secrets.token_bytes(32))
 
     async def send(self, call: dict[str, Any]) -> Digest:
         """Sends what `prepare` made. Sending it twice is one task. Raises `RequestRefused`, `PerformerUnreachable`, and
@@ -229,6 +248,7 @@ class _Error(msgspec.Struct):
 class _Definition(msgspec.Struct, rename="camel"):
     task_definition_id: int
     model_hash: str
+    seed: str | None = None  # None while the performer has not read the definition's card
 
 
 class _Network(msgspec.Struct, rename="camel"):
@@ -238,6 +258,7 @@ class _Network(msgspec.Struct, rename="camel"):
     attestation_center: str
     performer: str
     task_definitions: list[_Definition]
+    beacon: str | None = None
 
 
 class _Answer(msgspec.Struct):
@@ -245,6 +266,14 @@ class _Answer(msgspec.Struct):
 
     result: Any = None
     error: _Error | None = None
+
+
+def _definition_in(network: dict[str, Any], task_definition_id: int) -> dict[str, Any]:
+    found = next((d for d in network["taskDefinitions"] if d["taskDefinitionId"] == task_definition_id), None)
+    if found is None:
+        raise RequestRefused(UNKNOWN_MODEL, f"the performer does not serve task definition {task_definition_id}")
+    definition: dict[str, Any] = found
+    return definition
 
 
 async def _read_limited(response: aiohttp.ClientResponse) -> bytes:

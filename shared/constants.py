@@ -67,7 +67,7 @@ MAX_EARLY_VOTES = 4096  # votes that came before their task
 MAX_OPEN_VERIFICATIONS = 256  # tasks that an attester has under way; more are answered with "overloaded"
 BATCH_VOTE_SECONDS = 2.0
 CHAIN_POLL_SECONDS = 0.25  # for events and receipts, which somebody waits for
-ROSTER_POLL_SECONDS = 2.0  # six calls each time; operators and epochs change by the hour
+ROSTER_POLL_SECONDS = 2.0  # six calls each time, two more after a roll; operators and epochs change by the hour
 CONFIRMATIONS = 1
 
 GWEI = 10**9

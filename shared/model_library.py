@@ -125,11 +125,16 @@ class ModelLibrary:
         if card is None:
             card = await self._fetch_card(definition.card_cid, prefer)
             self._cards[definition.card_cid] = card
-        if model_hash_of(card) != definition.model_hash or card.method != definition.method:
+        if not _is_card_of(card, definition):
             raise ModelMismatch(
                 f"card {definition.card_cid} is for another model or method than task definition {definition.id}"
             )
         return card
+
+    def known_card(self, definition: TaskDefinition) -> ModelCard | None:
+        """As `card`, but asks nobody: None while it is not here, and for one that is not the definition's."""
+        card = self._cards.get(definition.card_cid)
+        return card if card is not None and _is_card_of(card, definition) else None
 
     async def _fetch_card(self, cid: Cid, prefer: Address | None) -> ModelCard:
         try:
@@ -169,3 +174,7 @@ _SERVED = Fingerprint("service", "none", "none", "none")  # no engine of ours ra
 
 async def _no_model(inputs: Tensors) -> Tensors:
     raise InferenceFailed("the card names no model: its answers come from a service or a source")
+
+
+def _is_card_of(card: ModelCard, definition: TaskDefinition) -> bool:
+    return model_hash_of(card) == definition.model_hash and card.method == definition.method

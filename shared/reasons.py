@@ -45,6 +45,7 @@ class AbstainReason(StrEnum):
     MODEL_UNAVAILABLE = "model_unavailable"
     MODEL_MISMATCH = "model_mismatch"  # what the card names does not hash to what the chain says
     INPUT_UNUSABLE = "input_unusable"  # the requester's document does not fit the model: nobody's output is right
+    SEED_UNKNOWN = "seed_unknown"  # not the beacon that this attester reads: the requester signed it, or a reorg came
     METHOD_UNKNOWN = "method_unknown"
     ENGINE_FAILED = "engine_failed"
     REFERENCE_FAILED = "reference_failed"  # between the zones, and the float64 reference could not decide
@@ -91,6 +92,7 @@ MEANING: dict[InvalidReason | AbstainReason, str] = {
     AbstainReason.MODEL_UNAVAILABLE: "No source served the model in time.",
     AbstainReason.MODEL_MISMATCH: "The card or the model behind it is not the one that the chain names.",
     AbstainReason.INPUT_UNUSABLE: "The requester's input does not fit the model, so no output can be right.",
+    AbstainReason.SEED_UNKNOWN: "The request's seed is not a beacon of the task's epoch, where the card wants one.",
     AbstainReason.METHOD_UNKNOWN: "This attester does not know the task definition's verification method.",
     AbstainReason.ENGINE_FAILED: "The attester's inference engine failed.",
     AbstainReason.REFERENCE_FAILED: "The score lies between the zones, and the float64 reference failed.",

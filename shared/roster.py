@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 import structlog
@@ -11,7 +11,17 @@ import structlog
 from shared.constants import ROSTER_POLL_SECONDS
 from shared.errors import ChainUnavailable, Ignore
 from shared.interfaces import OperatorReader
-from shared.types import Address, Operator, OperatorTable, PeerKey, Role, TaskCertificate, TaskDefinition, TaskInfo
+from shared.types import (
+    Address,
+    Digest,
+    Operator,
+    OperatorTable,
+    PeerKey,
+    Role,
+    TaskCertificate,
+    TaskDefinition,
+    TaskInfo,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -29,6 +39,7 @@ class Roster:
     tables: Mapping[int, OperatorTable]  # everybody's, of the epochs whose votes can still settle
     definitions: Mapping[int, TaskDefinition]
     set_tables: Mapping[tuple[int, int], OperatorTable] = field(default_factory=dict)  # by epoch and attester set
+    beacons: Mapping[int, Digest] = field(default_factory=dict)  # of the epochs with a table, and of the one before
     by_peer: Mapping[PeerKey, Operator] = field(init=False, repr=False, compare=False)
     by_address: Mapping[Address, Operator] = field(init=False, repr=False, compare=False)
 
@@ -66,6 +77,13 @@ class Roster:
         if table is None:
             raise Ignore("unknown epoch")
         return table
+
+    def beacons_for(self, epoch: int) -> tuple[Digest, ...]:
+        """What the seed of a task of this epoch may be, where it must be a beacon: that of the epoch or of the one
+        before; the newer one first. Empty for an epoch whose votes cannot settle."""
+        if epoch not in self.tables:
+            return ()
+        return tuple(self.beacons[number] for number in (epoch, epoch - 1) if number in self.beacons)
 
     def settles_singly(self, info: TaskInfo) -> bool:
         """Whether the task must settle by itself, for its hook's sake. False for a definition that is not known."""
@@ -111,6 +129,7 @@ class RosterWatch:
         """Raises `ChainUnavailable`, and keeps the former view then."""
         epoch = await self._reader.current_epoch()
         tables = {n: table for n in await self._valid_epochs(epoch) if (table := await self._reader.operator_table(n))}
+        beacons = await self._read_beacons(tables)
         definitions = await self._definitions()
         self._set_tables = await self._read_set_tables(tables, definitions)
         operators = tuple(await self._reader.operators())
@@ -120,6 +139,7 @@ class RosterWatch:
             tables=tables,
             definitions=definitions,
             set_tables=self._set_tables,
+            beacons=beacons,
         )
         return self._current
 
@@ -131,6 +151,10 @@ class RosterWatch:
                 break
             valid.append(epoch)
         return valid
+
+    async def _read_beacons(self, epochs: Collection[int]) -> dict[int, Digest]:
+        wanted = sorted({*epochs, *(epoch - 1 for epoch in epochs)} - {0}, reverse=True)
+        return {epoch: beacon for epoch in wanted if (beacon := await self._reader.beacon(epoch))}
 
     async def _definitions(self) -> dict[int, TaskDefinition]:
         """New ones, and in turn the known: they may be paused, or change their fees."""

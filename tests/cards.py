@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -37,7 +37,12 @@ def make_card(**changes: Any) -> ModelCard:
     return msgspec.structs.replace(card, **changes)
 
 
-def make_text_card(vocab: int = 258, context: int = 32, max_tokens: int = 16) -> ModelCard:
+def make_text_card(
+    vocab: int = 258,
+    context: int = 32,
+    max_tokens: int = 16,
+    seed: Literal["beacon", "requester"] = "requester",
+) -> ModelCard:
     """A decoder of one layer, one head of width 2."""
     past = (1, -1, 1, -1, 2)
     return make_card(
@@ -63,6 +68,6 @@ def make_text_card(vocab: int = 258, context: int = 32, max_tokens: int = 16) ->
             max_tokens=max_tokens,
             margin=1e-4,
             sampler="gumbel-philox-1",
-            seed="requester",
+            seed=seed,
         ),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -56,7 +57,11 @@ class Cast:
         self.topics = Topics(self.domain)
         self.content = ContentHub()
         self.roster = Roster(
-            epoch=1, operators=self._operators(), tables={1: self.table_of(1)}, definitions={0: DEFINITION}
+            epoch=1,
+            operators=self._operators(),
+            tables={1: self.table_of(1)},
+            definitions={0: DEFINITION},
+            beacons={1: beacon_of(1)},
         )
 
     # --- who is who ------------------------------------------------------------------------------
@@ -75,18 +80,19 @@ class Cast:
     def enlist(self, person: Person, role: Role) -> None:
         """One operator more; the tables stay."""
         operators = (*self.roster.operators, _operator(person, role, ETHER))
-        self.roster = Roster(self.roster.epoch, operators, self.roster.tables, self.roster.definitions)
+        self.roster = replace(self.roster, operators=operators)
 
     def define(self, definition: TaskDefinition) -> None:
         """Adds or replaces a task definition."""
         definitions = {**self.roster.definitions, definition.id: definition}
-        self.roster = Roster(self.roster.epoch, self.roster.operators, self.roster.tables, definitions)
+        self.roster = replace(self.roster, definitions=definitions)
 
     def roll(self) -> None:
         """The next epoch, with the same attesters."""
         epoch = self.roster.epoch + 1
         tables = {number: self.table_of(number) for number in (epoch - 1, epoch)}
-        self.roster = Roster(epoch, self.roster.operators, tables, self.roster.definitions)
+        beacons = {number: beacon_of(number) for number in range(max(1, epoch - 2), epoch + 1)}
+        self.roster = replace(self.roster, epoch=epoch, tables=tables, beacons=beacons)
 
     def rules(self) -> GossipRules:
         return GossipRules(domain=self.domain, roster=lambda: self.roster, clock=self.clock)
@@ -191,6 +197,10 @@ class Cast:
         votes = [self.vote(index, info, verdict).signature for index in chosen]
         signature = PERFORMER.identity.sign(self.domain.task_info_hash(info))
         return TaskCertificate(info, verdict, chosen, bls.aggregate(votes), signature)
+
+
+def beacon_of(epoch: int) -> Digest:
+    return Digest(sha("beacon", epoch))
 
 
 def peer_key_of(person: Person) -> PeerKey:

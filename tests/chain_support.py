@@ -175,6 +175,14 @@ class Chain(ABC):
     @abstractmethod
     async def warp(self, seconds: int) -> None: ...
 
+    @abstractmethod
+    async def head(self) -> int:
+        """The newest block's number."""
+
+    @abstractmethod
+    async def replace_after(self, block: int) -> None:
+        """A reorg: other blocks after this one. Their transactions are mined again later."""
+
     async def roll(self) -> int:
         """The new epoch."""
         epoch = await self.roll_epoch()
@@ -350,6 +358,12 @@ class AnvilChain(Chain):
         await self.client.request("evm_increaseTime", seconds)
         await self.client.request("evm_mine")
 
+    async def head(self) -> int:
+        return (await self.client.head()).number
+
+    async def replace_after(self, block: int) -> None:
+        await self.client.request("anvil_reorg", await self.head() - block, [])
+
     async def _tell_escrow(self, sender: Sender, function: str, *arguments: object) -> None:
         await self._tell(sender, self.deployment.escrow, escrow_abi().call_data(function, *arguments))
 
@@ -408,6 +422,12 @@ class ModelChain(Chain):
 
     async def warp(self, seconds: int) -> None:
         self.chain.warp(seconds)
+
+    async def head(self) -> int:
+        return self.chain._ledger.head()
+
+    async def replace_after(self, block: int) -> None:
+        self.chain.reorg(await self.head() - block)
 
 
 def sender_of(client: EvmClient, person: Person, *, replace_after_seconds: float = 30.0) -> Sender:

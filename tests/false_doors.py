@@ -44,5 +44,5 @@ NETWORK = {
     "attestationCenter": to_hex(Cast().domain.contract),
     "performer": to_hex(PERFORMER.address),
     "epoch": 1,
-    "taskDefinitions": [{"taskDefinitionId": 0, "modelHash": to_hex(MODEL_HASH)}],
+    "taskDefinitions": [{"taskDefinitionId": 0, "modelHash": to_hex(MODEL_HASH), "seed": "requester"}],
 }

@@ -8,6 +8,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
+import msgspec
+
 from aggregator.epochs import EpochKeeper
 from aggregator.service import Aggregator
 from aggregator.settler import Settler
@@ -25,6 +27,7 @@ from shared.adapters.memory.content import MemoryContentStore
 from shared.adapters.memory.gossip import MemoryGossip, MemoryHub
 from shared.adapters.memory.store import MemoryFile, MemoryStore, MemoryVoteGuard
 from shared.adapters.signers import LocalIdentitySigner, LocalVoteSigner
+from shared.canonical import encode_canonical
 from shared.constants import MAX_CONCURRENT_VERIFICATIONS, MAX_OPEN_TASKS
 from shared.interfaces import ContentStore, InferenceEngine, VoteGuard, VoteSigner
 from shared.model_library import ModelLibrary
@@ -32,6 +35,7 @@ from shared.profiles import Profile
 from shared.types import (
     Digest,
     Role,
+    TaskDefinition,
     TaskTerms,
 )
 from shared.verification import METHODS
@@ -42,7 +46,7 @@ from tests.chain_support import TERMS as CHAIN_TERMS
 from tests.faulty_chain import FaultyChain
 from tests.listening import Bystander, Message, listen, running
 from tests.simnet.virtual_time import START
-from tests.toy_model import CARD_BYTES, CARD_CID, DEFINITION, MODEL, MODEL_HASH, engine_of
+from tests.toy_model import CARD_BYTES, CARD_CID, DEFINITION, MODEL, MODEL_HASH, TEXT_CARD, engine_of
 
 # The chain's terms; windows are short, since some of these tests wait for them on virtual time.
 TERMS = replace(CHAIN_TERMS, owner=OWNER.address)
@@ -90,6 +94,14 @@ class World(Cast):
 
     async def __aexit__(self, *error: object) -> None:
         await self._stack.aclose()
+
+    async def define_text(self, **changes: Any) -> None:
+        """Definition 1: the toy model under the card of a decoder whose seed is the beacon, but for the changes to what
+        it says of text. Nothing can run it."""
+        assert TEXT_CARD.text is not None
+        card = msgspec.structs.replace(TEXT_CARD, text=msgspec.structs.replace(TEXT_CARD.text, **changes))
+        cid = await self.content.join(PERFORMER.address).add(encode_canonical(card))
+        self.define(TaskDefinition(1, "text", "text", MODEL_HASH, cid))
 
     # --- nodes -----------------------------------------------------------------------------------
     @asynccontextmanager
@@ -186,6 +198,7 @@ class World(Cast):
                 roster=lambda: self.roster,
                 performer=performer,
                 content=content,
+                library=library,
                 served=served,
             )
             yield PerformerDesk(performer, ledger, door, content, store, file, library)

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable
 from io import BytesIO
 
+import msgspec
 import numpy as np
 
 from shared.adapters.memory.engine import FunctionEngine, FunctionModel
@@ -16,7 +17,7 @@ from shared.documents import ClassifyOutput, InputDocument, encode_input
 from shared.interfaces import Tensors
 from shared.tensors import TensorSpec, encode_tensor
 from shared.types import Cid, Digest, TaskDefinition, TaskTerms
-from tests.cards import make_card
+from tests.cards import make_card, make_text_card
 
 
 def cid_of(data: bytes) -> Cid:
@@ -38,6 +39,7 @@ CARD = make_card(
 )
 CARD_BYTES = encode_canonical(CARD)
 CARD_CID = cid_of(CARD_BYTES)
+TEXT_CARD = msgspec.structs.replace(make_text_card(seed="beacon"), model=CARD.model)
 DEFINITION = TaskDefinition(0, "toy", "tensor", MODEL_HASH, CARD_CID, terms=TaskTerms(dispute_window=500))
 
 

@@ -73,7 +73,8 @@ def steps_between(one: Array, other: Array) -> npt.NDArray[np.float64]:
         return np.array([math.inf])
     if one.dtype != np.float32:
         return np.asarray(np.where(one == other, 0.0, math.inf), np.float64)
-    return np.abs(_ordinal(one) - _ordinal(other)).astype(np.float64)
+    steps: npt.NDArray[np.float64] = np.abs(_ordinal(one) - _ordinal(other)).astype(np.float64)
+    return steps
 
 
 def _ordinal(values: Array) -> npt.NDArray[np.int64]:

@@ -21,7 +21,7 @@ from shared.adapters.memory.chain_court import slash_id_of
 from shared.adapters.memory.chain_escrow import Voters
 from shared.crypto import bls
 from shared.digests import leaf
-from shared.errors import CodecError, Dropped, Reverted
+from shared.errors import ChainUnavailable, CodecError, Dropped, Reverted
 from shared.interfaces import BatchSubmission, Collection, SignedVote
 from shared.types import (
     Address,
@@ -63,6 +63,7 @@ from tests.chain_support import (
     following,
     open_chain,
     sha,
+    until,
 )
 from tests.chain_walk import ACTS, EXITS, Walk
 
@@ -220,6 +221,44 @@ async def test_a_seat_is_used_again_and_older_tables_keep_who_sat_there(network:
     network.people = seats
     await network.settle(network.certificate(network.info("a", epoch=3)))
     assert await network.settlement.verdict_of(network.info("a").task_id) is VALID
+
+
+async def test_each_epoch_has_a_beacon_of_its_own(network: Chain) -> None:
+    beacons = [await network.reader.beacon(1)]
+    for epoch in (2, 3):
+        assert await network.reader.beacon(epoch) is None
+        await network.warp(100)
+        assert await network.roll() == epoch
+        beacons.append(await network.reader.beacon(epoch))
+    assert [type(beacon) for beacon in beacons] == [bytes] * 3
+    assert [len(beacon or b"") for beacon in beacons] == [32] * 3
+    assert len(set(beacons)) == 3
+    assert [await network.reader.beacon(epoch) for epoch in (1, 2, 3)] == beacons
+    assert [await network.reader.beacon(epoch) for epoch in (-1, 0, 4, 2**32)] == [None] * 4
+
+
+async def test_before_the_first_roll_there_is_no_beacon(chain: Chain) -> None:
+    assert [await chain.reader.beacon(epoch) for epoch in (0, 1)] == [None, None]
+
+
+async def test_a_roll_that_a_reorg_moved_has_another_beacon(network: Chain) -> None:
+    first = await network.reader.beacon(1)
+    await network.warp(100)
+    kept = await network.head()
+    assert await network.roll() == 2
+    before = await network.reader.beacon(2)
+    assert before is not None
+
+    await network.replace_after(kept)
+
+    async def is_rolled_again() -> bool:
+        try:
+            return await network.reader.beacon(2) not in (None, before)
+        except ChainUnavailable:  # it changed between two questions
+            return False
+
+    await until(is_rolled_again, "the roll is mined on the new branch, with another beacon")
+    assert await network.reader.beacon(1) == first
 
 
 async def test_definitions_are_read_as_they_were_made(network: Chain) -> None:

@@ -68,8 +68,8 @@ def liar(node: Node) -> Performer:
 class Swindler(Performer):
     """A performer whose signed `data` is not what its proof says: the task info's is changed before it is signed."""
 
-    def _task_info(self, task: Task, proof_of_task: Cid, data: bytes) -> TaskInfo:
-        return super()._task_info(task, proof_of_task, OTHER_LABEL if data != OTHER_LABEL else bytes(32))
+    def _task_info(self, task: Task, proof_of_task: Cid, data: bytes, epoch: int) -> TaskInfo:
+        return super()._task_info(task, proof_of_task, OTHER_LABEL if data != OTHER_LABEL else bytes(32), epoch)
 
 
 class TwoTaskInfos(Performer):

@@ -17,6 +17,7 @@ from shared.errors import RequestRefused
 from shared.json_forms import request_to_json, to_hex
 from shared.messages import AbstainMessage, Topics, VoteMessage
 from shared.reasons import AbstainReason
+from shared.seeds import needs_beacon
 from shared.types import (
     Address,
     BatchSettled,
@@ -142,7 +143,7 @@ class Network:
                 model_hash=shipped(model).hash,
                 input_cid=cid_of(asked),
                 parameters=parameters,
-                seed=Digest(sha("seed", self.plan.seed, self._nonces)),
+                seed=self._seed_for(model),
                 fee=Uint256(0),
                 deadline=int(START + self.now()) + deadline_seconds,
             )
@@ -150,6 +151,14 @@ class Network:
             if wanted(task_id):
                 signature = to_hex(REQUESTER.identity.sign(task_id))
                 return Call(task_id, performer, (request_to_json(request), signature, asked.decode()))
+
+    def _seed_for(self, model: str) -> Digest:
+        """What a requester takes that reads the chain itself."""
+        if needs_beacon(shipped(model).card):
+            self.chain._ledger.head()
+            tables = self.chain._ledger.state.tables
+            return tables.beacons[tables.epoch]
+        return Digest(sha("seed", self.plan.seed, self._nonces))
 
     async def send(self, call: Call) -> Digest:
         """Asks until the performer has the task."""

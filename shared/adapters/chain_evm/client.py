@@ -124,11 +124,21 @@ class EvmClient:
         answer = await self.request("eth_getTransactionReceipt", tohex(tx_hash))
         return None if answer is None else Receipt.parse(answer)
 
-    async def logs(self, contracts: Sequence[Address], topics: Sequence[bytes], first: int, last: int) -> list[Log]:
-        """Of any of the contracts, with one of `topics` as first topic, in chain order, both ends included."""
+    async def logs(
+        self,
+        contracts: Sequence[Address],
+        topics: Sequence[bytes],
+        first: int,
+        last: int,
+        *,
+        argument: bytes | None = None,
+    ) -> list[Log]:
+        """Of any of the contracts, with one of `topics` as first topic, in chain order, both ends included; and with
+        this first indexed argument (32 bytes), if one is given."""
+        given = [] if argument is None else [[tohex(argument)]]
         wanted = {
             "address": [tohex(contract) for contract in contracts],
-            "topics": [[tohex(topic) for topic in topics]],
+            "topics": [[tohex(topic) for topic in topics], *given],
             "fromBlock": hex(first),
             "toBlock": hex(last),
         }

@@ -11,6 +11,7 @@ from typing import Any
 import structlog
 
 from shared.adapters.chain_evm.abi import Abi, center_abi, court_abi, registry_abi, tables_abi
+from shared.adapters.chain_evm.beacons import Beacons
 from shared.adapters.chain_evm.client import BlockTag, EvmClient
 from shared.adapters.chain_evm.forms import definition_of, operator_of
 from shared.adapters.chain_evm.wire import Call, address
@@ -50,6 +51,7 @@ class EvmOperatorReader:
 
     def __init__(self, client: EvmClient, deployment: Deployment) -> None:
         self._client, self._deployment = client, deployment
+        self._beacons = Beacons(client, deployment, current_epoch=self.current_epoch)
         self._tables: OrderedDict[tuple[int, int], _Cached] = OrderedDict()  # by epoch and set, last used last
         self._pages: dict[int, _Cached] = {}  # of operators, by position
 
@@ -83,6 +85,10 @@ class EvmOperatorReader:
         if not 0 <= epoch <= MAX_EPOCH:
             return True  # there is no such epoch, and never will be
         return bool((await self._ask_tables("isExpired", epoch))[0])
+
+    async def beacon(self, epoch: int) -> Digest | None:
+        """None, too, while an old roll is not found, and where the chain's blocks have no randomness."""
+        return await self._beacons.of(epoch) if 1 <= epoch <= MAX_EPOCH else None
 
     async def operators(self) -> Sequence[Operator]:
         """Everybody who has not withdrawn. A set that needs several pages is read at one block."""

@@ -10,6 +10,7 @@ from shared.types import Address, Digest
 
 # Pools take a replacement that pays a tenth more (geth, anvil) or an eighth more (others).
 RAISE_NUMERATOR, RAISE_DENOMINATOR = 9, 8
+NO_RANDOMNESS = Digest(bytes(32))
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,7 @@ class Block:
     parent_hash: Digest
     timestamp: int  # unix seconds
     base_fee_wei: int
+    prev_randao: Digest = NO_RANDOMNESS  # the header's `mixHash`: the validators' randomness (EIP-4399)
 
     @classmethod
     def parse(cls, answer: Any) -> Block:
@@ -32,6 +34,7 @@ class Block:
                 parent_hash=digest(answer["parentHash"]),
                 timestamp=number(answer["timestamp"]),
                 base_fee_wei=number(answer.get("baseFeePerGas") or "0x0"),
+                prev_randao=digest(answer["mixHash"]) if answer.get("mixHash") else NO_RANDOMNESS,
             )
 
 

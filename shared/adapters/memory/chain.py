@@ -90,6 +90,9 @@ class MemoryChain(MemorySettlement, MemoryEpochs, MemoryCourt, MemoryEscrow):
     async def is_expired(self, epoch: int) -> bool:
         return epoch < 1 or self._state().tables.is_expired(epoch, self._ledger.timestamp())
 
+    async def beacon(self, epoch: int) -> Digest | None:
+        return self._state().tables.beacons.get(epoch)
+
     async def operators(self) -> Sequence[Operator]:
         return self._state().registry.operators()
 

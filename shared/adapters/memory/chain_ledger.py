@@ -82,6 +82,10 @@ class Ledger:
     def _timestamp(self, block: int) -> int:
         return int(self.time_zero + self._started + block * self.block_seconds + self._warped_seconds)
 
+    def _prev_randao(self, block: int) -> Digest:
+        """Another one for each block of each branch, the same in each run."""
+        return Digest(hashlib.sha256(b"memory chain: branch %d, block %d" % (len(self.cuts), block)).digest())
+
     # --- transactions --------------------------------------------------------------------------------
     def send(self, action: Action, gas: int) -> Digest:
         """Raises `Reverted` when it would fail now. Mined with the next block."""
@@ -117,6 +121,7 @@ class Ledger:
     def _execute(self, transaction: Transaction, block: int) -> None:
         transaction.block, transaction.failure = block, None
         state = self.state.copy()
+        state.tables.prev_randao = self._prev_randao(block)
         try:
             emitted = transaction.action(state, self._timestamp(block))
         except Reverted as error:

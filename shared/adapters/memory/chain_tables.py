@@ -23,6 +23,7 @@ from shared.indices import ONE_BYTE_SEATS
 from shared.types import Address, Digest, OperatorTable, TableEntry, Verdict
 
 MAX_SECONDS = 30 * 24 * 3600
+NO_BLOCK = Digest(bytes(32))
 
 
 @dataclass(slots=True)
@@ -38,6 +39,8 @@ class TablesModel:
     taken_keys: set[bytes] = field(default_factory=set)
     tables: dict[int, OperatorTable] = field(default_factory=dict)  # of every epoch there ever was
     superseded: dict[int, int] = field(default_factory=dict)  # epoch → unix seconds
+    beacons: dict[int, Digest] = field(default_factory=dict)  # by epoch: the prevRandao of the block that rolled it
+    prev_randao: Digest = NO_BLOCK  # of the block that is being made
     rolled_at: int = 0
     is_due: bool = False  # somebody was slashed or left since the last roll
 
@@ -55,6 +58,7 @@ class TablesModel:
             taken_keys=set(self.taken_keys),
             tables=dict(self.tables),
             superseded=dict(self.superseded),
+            beacons=dict(self.beacons),
         )
 
     # --- the source ----------------------------------------------------------------------------------
@@ -139,6 +143,7 @@ class TablesModel:
             self.superseded[self.epoch] = now
         epoch = self.epoch + 1
         self.tables[epoch] = OperatorTable(epoch, tuple(self.seats))
+        self.beacons[epoch] = self.prev_randao
         self.rolled_at, self.is_due = now, False
         return epoch
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -20,13 +21,14 @@ from shared.documents import (
 )
 from shared.errors import InferenceFailed, ModelMismatch, PoiError, StoreFull
 from shared.interfaces import Tensors
-from shared.messages import TaskMessage
+from shared.messages import TaskMessage, VoteMessage
 from shared.model_library import ModelUnavailable
-from shared.reasons import AbstainReason
+from shared.reasons import AbstainReason, InvalidReason
 from shared.types import Digest, TaskDefinition, Verdict
-from shared.verification.method import Judgement
+from shared.verification.method import Judgement, invalid
+from tests.cast import beacon_of
 from tests.chain_support import PERFORMER, sha
-from tests.listening import virtual
+from tests.listening import until, virtual
 from tests.roles import World
 from tests.toy_model import (
     CARD,
@@ -101,6 +103,16 @@ async def with_unknown_definition(world: World) -> TaskMessage:
     return await world.performed(request={"task_definition_id": 9})
 
 
+async def with_seed(world: World, seed: Digest, epoch: int = 3) -> TaskMessage:
+    """Of a definition whose seed is the beacon, in epoch 3; the proof is of no text."""
+    await world.define_text()
+    for _ in range(2):
+        world.roll()
+    asked = {"task_definition_id": 1, "seed": seed}
+    bound = {"card_cid": world.roster.definitions[1].card_cid}
+    return await world.performed(request=asked, bound=bound, info={"epoch": epoch}, document=b'{"prompt":"hello"}')
+
+
 async def with_unknown_method(world: World) -> TaskMessage:
     """And a proof that looks like nothing this attester can read."""
     world.define(TaskDefinition(1, "zk", "zero-knowledge", MODEL_HASH, CARD_CID))
@@ -148,6 +160,12 @@ TROUBLES: dict[str, tuple[Task, AbstainReason]] = {
     "silent performer": (with_silent_performer, AbstainReason.PROOF_UNAVAILABLE),
     "forging performer": (with_forging_performer, AbstainReason.PROOF_UNAVAILABLE),
     "definition that is not known yet": (with_unknown_definition, AbstainReason.CARD_UNAVAILABLE),
+    "seed of nobody": (lambda world: with_seed(world, Digest(sha("chosen"))), AbstainReason.SEED_UNKNOWN),
+    "seed of an epoch too early": (lambda world: with_seed(world, beacon_of(1)), AbstainReason.SEED_UNKNOWN),
+    "seed of a later epoch than the task's": (
+        lambda world: with_seed(world, beacon_of(3), epoch=2),
+        AbstainReason.SEED_UNKNOWN,
+    ),
     "unknown method": (with_unknown_method, AbstainReason.METHOD_UNKNOWN),
     "card for another method": (lambda world: defined(world, method="exact"), AbstainReason.MODEL_MISMATCH),
     "card for another model": (
@@ -194,6 +212,27 @@ async def test_what_kept_it_from_checking_is_an_abstention(name: str) -> None:
         start = loop.time()
         assert await world.judge().judge(message) == abstain(reason)
         assert loop.time() - start <= FETCH_TIMEOUT_SECONDS + 1
+
+
+@pytest.mark.parametrize(("seed_epoch", "epoch"), [(3, 3), (2, 3), (2, 2), (1, 2)])
+@virtual
+async def test_a_seed_that_is_a_beacon_is_no_hindrance(seed_epoch: int, epoch: int) -> None:
+    """What is wrong with such a task counts against the performer again."""
+    async with World() as world:
+        message = await with_seed(world, beacon_of(seed_epoch), epoch)
+        assert await world.judge().judge(message) == invalid(InvalidReason.OUTPUT_MALFORMED)
+
+
+@virtual
+async def test_a_seed_is_known_once_the_chain_says_so() -> None:
+    """A reorg gave the epoch another beacon, and this attester's node had not seen it."""
+    async with World() as world, world.attester():
+        performer = await world.bystander(PERFORMER)
+        message = await with_seed(world, Digest(sha("beacon of the new branch")))
+        await performer.say(message)
+        await until(lambda: performer.abstentions == [AbstainReason.SEED_UNKNOWN], "it abstains")
+        world.roster = replace(world.roster, beacons={3: message.request.seed})
+        await performer.hears(VoteMessage)
 
 
 @virtual

@@ -21,6 +21,7 @@ from shared.constants import (
 from shared.json_forms import certificate_from_json, to_hex
 from shared.types import Digest, TaskDefinition, TaskRequest
 from shared.workflow import Certified, DeadlinePassed, Failed, Inclusion, Performed, SettledOnChain, Submitted
+from tests.cast import beacon_of
 from tests.chain_support import PERFORMER, Person, sha
 from tests.doors import REQUEST_FIELDS, Door, asking, open_door
 from tests.listening import until
@@ -44,6 +45,7 @@ async def test_the_network_is_described() -> None:
             "modelHash": to_hex(MODEL_HASH),
             "cardCid": DEFINITION.card_cid,
             "leastFee": "0",
+            "seed": "requester",
         }
         nothing: list[Any] = [None, {}, []]
         for params in nothing:
@@ -52,6 +54,7 @@ async def test_the_network_is_described() -> None:
                 "attestationCenter": to_hex(door.world.domain.contract),
                 "performer": to_hex(PERFORMER.address),
                 "epoch": 1,
+                "beacon": to_hex(beacon_of(1)),
                 "taskDefinitions": [definition],
             }
         form = asking(task_definition_id=1)(door.world)

@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 from shared.crypto.keystore import NodeKeys
 from shared.errors import ChainUnavailable, Ignore, Reverted
 from shared.roster import DEFINITIONS_A_TURN, EMPTY, Roster, RosterWatch
-from shared.types import Operator, OperatorTable, Role, TaskDefinition, TaskTerms, Verdict
+from shared.types import Digest, Operator, OperatorTable, Role, TaskDefinition, TaskTerms, Verdict
 from tests.builders import (
     AGGREGATOR,
     ATTESTERS,
@@ -32,6 +32,7 @@ from tests.builders import (
     table_of,
     task_info,
 )
+from tests.cast import beacon_of
 
 EVERY_ROLE = Role.PERFORMER | Role.ATTESTER | Role.AGGREGATOR
 LIMIT_SECONDS = 20.0  # the machine may be busy with other things
@@ -128,6 +129,8 @@ class Chain:
     failing: str = ""
     error: Exception = field(default_factory=lambda: ChainUnavailable("no answer"))
     read_ids: list[int] = field(default_factory=list)
+    read_beacons: list[int] = field(default_factory=list)
+    lost_beacon: int = 0  # of this epoch
     refreshes: int = 0
 
     def _answer(self, question: str) -> None:
@@ -147,6 +150,11 @@ class Chain:
     async def is_expired(self, epoch: int) -> bool:
         self._answer("grace")
         return epoch < self.oldest_valid
+
+    async def beacon(self, epoch: int) -> Digest | None:
+        self._answer("beacon")
+        self.read_beacons.append(epoch)
+        return beacon_of(epoch) if epoch <= self.epoch and epoch != self.lost_beacon else None
 
     async def operators(self) -> Sequence[Operator]:
         self._answer("operators")
@@ -173,14 +181,16 @@ async def test_a_refresh_reads_everything() -> None:
     assert watch.current is EMPTY
     roster = await watch.refresh()
     assert roster is watch.current
-    assert roster == Roster(EPOCH, tuple(OPERATORS), chain.tables, {0: chain.definitions[0]})
+    beacons = {epoch: beacon_of(epoch) for epoch in (EPOCH - 2, EPOCH - 1, EPOCH)}
+    assert roster == Roster(EPOCH, tuple(OPERATORS), chain.tables, {0: chain.definitions[0]}, beacons=beacons)
 
 
 async def test_before_the_first_epoch_there_is_no_table() -> None:
     roster = await RosterWatch(Chain(epoch=0, tables={})).refresh()
-    assert (roster.epoch, roster.tables) == (0, {})
+    assert (roster.epoch, roster.tables, roster.beacons) == (0, {}, {})
     first = await RosterWatch(Chain(epoch=1, tables={1: table_of(1)})).refresh()
     assert list(first.tables) == [1]
+    assert first.beacons == {1: beacon_of(1)}
 
 
 async def test_a_roll_replaces_the_tables() -> None:
@@ -193,6 +203,20 @@ async def test_a_roll_replaces_the_tables() -> None:
     assert set((await watch.refresh()).tables) == {EPOCH, EPOCH + 1}
     # Who holds the former view goes on with all of it.
     assert (before.epoch, set(before.tables)) == (EPOCH, {EPOCH - 1, EPOCH})
+
+
+async def test_a_seed_may_be_the_beacon_of_an_epoch_or_of_the_one_before() -> None:
+    chain = Chain()
+    watch = RosterWatch(chain)
+    roster = await watch.refresh()
+    # The newest first: an older roll is found faster when a newer one is known.
+    assert chain.read_beacons == [EPOCH, EPOCH - 1, EPOCH - 2]
+    for epoch in (EPOCH - 1, EPOCH):
+        assert roster.beacons_for(epoch) == (beacon_of(epoch), beacon_of(epoch - 1))
+    # No vote of these can settle.
+    assert [roster.beacons_for(epoch) for epoch in (0, EPOCH - 2, EPOCH + 1)] == [(), (), ()]
+    chain.lost_beacon = EPOCH - 1
+    assert (await watch.refresh()).beacons_for(EPOCH) == (beacon_of(EPOCH),)
 
 
 async def test_no_more_than_a_few_epochs_are_kept_however_quickly_they_follow() -> None:
@@ -226,7 +250,7 @@ async def test_a_definition_of_some_attesters_has_their_table() -> None:
         assert ruling(roster.table_of, later) == (Ignore, "unknown epoch")
 
 
-@pytest.mark.parametrize("question", ["epoch", "grace", "table", "operators", "definition"])
+@pytest.mark.parametrize("question", ["epoch", "grace", "table", "beacon", "operators", "definition"])
 async def test_half_a_view_is_no_view(question: str) -> None:
     """The chain goes away in the middle: the former view stays whole."""
     chain = Chain()
