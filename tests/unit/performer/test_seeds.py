@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from poi.client import PoiClient
-from shared.documents import InputDocument, ModelCard, Output, Parameters, encode_input
+from shared.documents import InputDocument, Output, encode_input
 from shared.errors import RequestRefused
 from shared.json_forms import request_from_json, to_hex
 from shared.messages import TaskMessage
 from shared.types import Digest
-from shared.verification.exact import Exact
-from shared.verification.method import Forward
+from shared.verification.method import Compute, Work
+from shared.verification.text import SeededText
 from tests.cast import REQUESTER, beacon_of
 from tests.chain_support import sha
 from tests.doors import Door, asking, open_door
@@ -136,12 +136,10 @@ async def test_a_client_says_that_the_beacon_is_not_known(door: Door) -> None:
 
 
 # --- performing --------------------------------------------------------------------------------------
-class Writer(Exact):
+class Writer(SeededText):
     """Stands for the text method where nothing can run the model."""
 
-    async def prove(
-        self, *, task_id: Digest, card: ModelCard, document: InputDocument, parameters: Parameters, run: Forward
-    ) -> Output:
+    async def prove(self, work: Work, compute: Compute) -> Output:
         return OUTPUT
 
 
