@@ -171,6 +171,7 @@ class _EngineForm(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     version: Name
     provider: Name
     device: Name
+    precision: Name
 
 
 class _ProofForm(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel", kw_only=True):
@@ -193,7 +194,7 @@ def encode_proof(proof: ProofObject) -> bytes:
             model_hash=f"0x{proof.model_hash.hex()}",
             input_cid=proof.input_cid,
             output=proof.output,
-            engine=_EngineForm(engine.runtime, engine.version, engine.provider, engine.device),
+            engine=_EngineForm(*msgspec.structs.astuple(engine)),
         )
     )
 
@@ -212,5 +213,5 @@ def decode_proof(data: bytes) -> ProofObject:
         model_hash=Digest(bytes.fromhex(form.model_hash[2:])),
         input_cid=Cid(form.input_cid),
         output=form.output,
-        engine=Fingerprint(engine.runtime, engine.version, engine.provider, engine.device),
+        engine=Fingerprint(*msgspec.structs.astuple(engine)),
     )
