@@ -123,7 +123,13 @@ async def open_node(config: Config, role: str) -> AsyncIterator[Node]:
             provider=config.inference.provider,
             threads=config.inference.threads,
         )
-        stack.push_async_callback(engine.close)
+        reference = OnnxEngine(
+            max_loaded_bytes=config.inference.max_loaded_bytes,
+            threads=config.inference.threads,
+            precision="fp64",
+        )
+        for each in (engine, reference):
+            stack.push_async_callback(each.close)
         await roster.refresh()
         gossip = await stack.enter_async_context(
             LibP2PGossip(
@@ -148,7 +154,7 @@ async def open_node(config: Config, role: str) -> AsyncIterator[Node]:
             libp2p=gossip,
             content=content,
             engine=engine,
-            library=ModelLibrary(content=content, engines={Profile.FP32: engine}, reference=engine),
+            library=ModelLibrary(content=content, engines={Profile.FP32: engine}, reference=reference),
             store=store,
             guard=guard,
             metrics=metrics,

@@ -178,7 +178,7 @@ class Fingerprint(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     version: str
     provider: str  # "CPUExecutionProvider", as the session reports it
     device: str
-    precision: str = "native"  # the graph's own arithmetic, or the one that the engine put in its place
+    precision: str = "native"  # what the graph itself says; or the arithmetic that it was rewritten into
 
 
 class Settled(msgspec.Struct, frozen=True):

@@ -1,7 +1,8 @@
 """ONNX Runtime as an `InferenceEngine`: checked models, bounded memory and threads, runs that can be stopped.
 
 Every choice here that can change a number in the last bits is fixed or read back: TF32 is off, algorithms are the
-deterministic ones, and the provider that really ran stands in the fingerprint.
+deterministic ones, and the provider that really ran stands in the fingerprint. With a `precision`, the graph is
+rewritten (see `onnx_precision`) after its hash was checked; sessions are known by the hash of the original.
 """
 
 from __future__ import annotations
@@ -10,15 +11,18 @@ import asyncio
 import hashlib
 import platform
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from shared.adapters.onnx_file import check_onnx
+from shared.adapters.onnx_precision import PRECISIONS, Precision, convert
 from shared.constants import INFERENCE_TIMEOUT_SECONDS
 from shared.errors import CodecError, ConfigError, InferenceFailed, ModelMismatch
 from shared.interfaces import Tensors
@@ -62,7 +66,8 @@ class OnnxEngine:
     """Sessions on one provider. Raises `ConfigError` when this build of the runtime does not have that provider.
 
     `threads` work on one operator (0: one a core), `max_concurrent` runs at once. `max_loaded_bytes` bounds the model
-    files whose sessions are kept; a session takes about twice its file.
+    files whose sessions are kept; a session takes about twice its file, in fp64 four times. `rounded` gives what the
+    model gives in double as float32: bytes that honest machines agree on.
     """
 
     def __init__(
@@ -74,13 +79,23 @@ class OnnxEngine:
         max_concurrent: int = 2,
         timeout_seconds: float = INFERENCE_TIMEOUT_SECONDS,
         allow_tf32: bool = False,
+        precision: Precision = "native",
+        rounded: bool = False,
     ) -> None:
+        if provider not in PROVIDERS:
+            raise ConfigError(
+                f"inference.provider: {provider} is not one of {', '.join(PROVIDERS)}; others quantise, fuse or split "
+                "graphs in ways that cannot be read back"
+            )
+        if precision not in PRECISIONS:
+            raise ConfigError(f"precision {precision} is not one of {', '.join(PRECISIONS)}")
         available = onnxruntime.get_available_providers()
         if PROVIDERS[provider] not in available:
             raise ConfigError(
                 f"inference.provider: this onnxruntime has no {PROVIDERS[provider]}; it has {', '.join(available)}"
             )
         self._provider, self._threads, self._allow_tf32 = PROVIDERS[provider], threads, allow_tf32
+        self._precision, self._is_rounded = precision, rounded
         self._max_loaded_bytes, self._timeout_seconds = max_loaded_bytes, timeout_seconds
         self._sessions: OrderedDict[Digest, _Session] = OrderedDict()  # the least recently used first
         self._fingerprints: OrderedDict[Digest, Fingerprint] = OrderedDict()
@@ -124,7 +139,8 @@ class OnnxEngine:
         outputs = await self._in_thread(
             lambda: loaded.session.run(names, dict(inputs), options), stop, self._timeout_seconds
         )
-        return dict(zip(names, outputs, strict=True))
+        named = dict(zip(names, outputs, strict=True))
+        return {name: to_float32(output) for name, output in named.items()} if self._is_rounded else named
 
     def fingerprint(self, model_hash: Digest) -> Fingerprint:
         """Of the latest session of this model, even when it has gone. Raises `InferenceFailed` when there was none."""
@@ -175,17 +191,18 @@ class OnnxEngine:
             return known
         try:
             check_onnx(model)
-        except CodecError as error:
+            graph = convert(model, self._precision)
+        except (CodecError, InferenceFailed) as error:
             raise InferenceFailed(f"model {model_hash.hex()}: {error}") from None
         provider = (self._provider, self._provider_options())
-        session = onnxruntime.InferenceSession(model, options, providers=[provider])
-        ran = session.get_providers()[0]
-        if ran != self._provider:  # the runtime falls back to the CPU without an error
-            raise InferenceFailed(f"asked for {self._provider}, got {', '.join(session.get_providers())}")
+        session = onnxruntime.InferenceSession(graph, options, providers=[provider])
+        _check_providers(self._provider, session.get_providers())
         inputs = tuple(_spec(value) for value in session.get_inputs())
         for value in session.get_outputs():
             _spec(value)
-        fingerprint = Fingerprint("onnxruntime", onnxruntime.__version__, ran, _device(ran))
+        fingerprint = Fingerprint(
+            "onnxruntime", onnxruntime.__version__, self._provider, _device(self._provider), self._precision
+        )
         return _Session(session, len(model), inputs, fingerprint)
 
     def _keep(self, model_hash: Digest, session: _Session) -> None:
@@ -217,6 +234,24 @@ class OnnxEngine:
             return {}
         # TF32 cuts ten bits off each operand: with it on, an honest node would be voted down.
         return {"use_tf32": "1" if self._allow_tf32 else "0", "cudnn_conv_algo_search": "DEFAULT"}
+
+
+def to_float32(output: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+    """Doubles rounded to the nearest float32; others as they are. What is too large becomes infinite, and is refused
+    where outputs are encoded."""
+    if output.dtype != np.float64:
+        return output
+    with np.errstate(over="ignore", under="ignore"):
+        return output.astype(np.float32)
+
+
+def _check_providers(asked: str, got: Sequence[str]) -> None:
+    """The runtime falls back to the CPU without an error, and may put providers of its own before it."""
+    foreign = [provider for provider in got if provider not in PROVIDERS.values()]
+    if foreign:
+        raise InferenceFailed(f"{', '.join(foreign)} would run part of the model; its numbers are not {asked}'s")
+    if got[:1] != [asked]:
+        raise InferenceFailed(f"asked for {asked}, got {', '.join(got)}; see that its driver and libraries are found")
 
 
 def _spec(value: Any) -> TensorSpec:

@@ -44,7 +44,7 @@ class Make(Protocol):
     ) -> InferenceEngine: ...
 
 
-@pytest.fixture(params=["onnx", "function"])
+@pytest.fixture(params=["onnx", "onnx in fp64", "function"])
 async def make(request: pytest.FixtureRequest) -> AsyncIterator[Make]:
     """Makes engines; `slow` says that the endless model will run, which the function engine must be told."""
     made: list[Any] = []
@@ -52,6 +52,12 @@ async def make(request: pytest.FixtureRequest) -> AsyncIterator[Make]:
     def make(*, max_loaded_bytes: int = 1 << 20, timeout_seconds: float = 20.0, slow: bool = False) -> InferenceEngine:
         if request.param == "onnx":
             made.append(OnnxEngine(max_loaded_bytes=max_loaded_bytes, timeout_seconds=timeout_seconds))
+        elif request.param == "onnx in fp64":
+            made.append(
+                OnnxEngine(
+                    max_loaded_bytes=max_loaded_bytes, timeout_seconds=timeout_seconds, precision="fp64", rounded=True
+                )
+            )
         else:
             models = {digest_of(model): FunctionModel(SPEC, function) for model, function in FUNCTIONS.items()}
             made.append(

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnxruntime
 import pytest
 
 from shared.adapters.engine_onnx import OnnxEngine
+from shared.adapters.onnx_precision import PRECISIONS, Precision
 from shared.errors import ConfigError, InferenceFailed
 from tests.onnx_support import (
     FLOAT,
@@ -26,11 +28,14 @@ from tests.onnx_support import (
     model,
     node,
     of_one_operator,
+    tensor,
     value,
 )
 
 DOUBLE, ENDLESS = of_one_operator("Add"), endless()
 INPUT = {"x": np.ones((1, 3), np.float32)}
+ONE = np.ones(3, np.float32)
+MODELS = Path(__file__).resolve().parents[4] / "models"
 
 
 @pytest.fixture
@@ -87,7 +92,7 @@ def test_a_provider_that_is_not_there_is_an_error_that_says_what_is(monkeypatch:
 class Asked:
     """Stands for `onnxruntime.InferenceSession`: notes what it is asked for and says that `ran` runs."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, ran: str) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *ran: str) -> None:
         self.providers: list[tuple[str, dict[str, str]]] = []
         self.ran = ran
         available = ["CUDAExecutionProvider", "CPUExecutionProvider"]
@@ -99,7 +104,7 @@ class Asked:
         return self
 
     def get_providers(self) -> list[str]:
-        return [self.ran, "CPUExecutionProvider"]
+        return [*self.ran, "CPUExecutionProvider"]
 
     def get_inputs(self) -> list[Any]:
         return []
@@ -108,14 +113,27 @@ class Asked:
 
 
 async def test_a_silent_fall_back_to_the_cpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    Asked(monkeypatch, ran="CPUExecutionProvider")
+    Asked(monkeypatch, "CPUExecutionProvider")
     engine = OnnxEngine(max_loaded_bytes=1 << 20, provider="cuda")
     assert "asked for CUDAExecutionProvider, got CPUExecutionProvider" in await refusal(engine, DOUBLE)
 
 
+@pytest.mark.parametrize("foreign", ["TensorrtExecutionProvider", "DnnlExecutionProvider"])
+async def test_a_provider_that_came_uninvited_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, foreign: str) -> None:
+    Asked(monkeypatch, "CUDAExecutionProvider", foreign)
+    engine = OnnxEngine(max_loaded_bytes=1 << 20, provider="cuda")
+    assert f"{foreign} would run part of the model" in await refusal(engine, DOUBLE)
+
+
+@pytest.mark.parametrize("provider", ["tensorrt", "openvino", "CPUExecutionProvider"])
+def test_a_provider_that_nobody_calibrated_is_refused_by_name(provider: Any) -> None:
+    with pytest.raises(ConfigError, match=f"{provider} is not one of cpu, cuda"):
+        OnnxEngine(max_loaded_bytes=1, provider=provider)
+
+
 @pytest.mark.parametrize(("allowed", "option"), [(False, "0"), (True, "1")])
 async def test_tf32_is_off_unless_allowed(monkeypatch: pytest.MonkeyPatch, allowed: bool, option: str) -> None:
-    asked = Asked(monkeypatch, ran="CUDAExecutionProvider")
+    asked = Asked(monkeypatch, "CUDAExecutionProvider")
     engine = OnnxEngine(max_loaded_bytes=1 << 20, provider="cuda", allow_tf32=allowed)
     await engine.load(digest_of(DOUBLE), DOUBLE)
     [(provider, options)] = asked.providers
@@ -129,6 +147,71 @@ async def test_the_fingerprint_is_the_runtimes_word(engine: OnnxEngine) -> None:
     fingerprint = engine.fingerprint(digest_of(DOUBLE))
     assert (fingerprint.runtime, fingerprint.version) == ("onnxruntime", onnxruntime.__version__)
     assert fingerprint.provider == "CPUExecutionProvider"
+
+
+# --- precisions --------------------------------------------------------------------------------------
+@pytest.mark.parametrize("precision", PRECISIONS)
+async def test_the_model_is_known_by_the_hash_of_the_original(precision: Precision) -> None:
+    engine = OnnxEngine(max_loaded_bytes=1 << 20, precision=precision)
+    await engine.load(digest_of(DOUBLE), DOUBLE)
+    outputs = await engine.run(digest_of(DOUBLE), INPUT)
+    assert outputs["y"].dtype == (np.float64 if precision == "fp64" else np.float32)
+    assert outputs["y"].tolist() == [[2, 2, 2]]
+    assert engine.fingerprint(digest_of(DOUBLE)).precision == precision
+    await engine.close()
+
+
+async def test_rounded_doubles_are_float32_and_exact() -> None:
+    """In float32 the sum 2**24 + 1 is lost at once."""
+    engine = OnnxEngine(max_loaded_bytes=1 << 20, precision="fp64", rounded=True)
+    add_and_take = model(
+        graph([node("Add", ["x", "w"], ["sum"]), node("Sub", ["sum", "x"], ["y"])], [X], [Y], [tensor("w", ONE)])
+    )
+    await engine.load(digest_of(add_and_take), add_and_take)
+    outputs = await engine.run(digest_of(add_and_take), {"x": np.full((1, 3), 2**24, np.float32)})
+    assert outputs["y"].dtype == np.float32
+    assert outputs["y"].tolist() == [[1, 1, 1]]
+    await engine.close()
+
+
+async def test_an_operator_without_a_double_is_refused_by_name() -> None:
+    engine = OnnxEngine(max_loaded_bytes=1 << 20, precision="fp64")
+    assert "operator Tan cannot be had in double precision" in await refusal(engine, of_one_operator("Tan", ["x"]))
+
+
+def test_an_unknown_precision_is_an_error_that_says_which_there_are() -> None:
+    unknown: Any = "fp8"
+    with pytest.raises(ConfigError, match="fp8 is not one of native, fp64, tf32, fp16, bf16"):
+        OnnxEngine(max_loaded_bytes=1, precision=unknown)
+
+
+@pytest.mark.parametrize("name", ["digits", "text"])
+async def test_exact_outputs_are_the_same_bytes_for_any_number_of_threads_and_any_batch(name: str) -> None:
+    data = (MODELS / name / "model.onnx").read_bytes()
+    inputs = example_of(name, 6)
+    outputs = []
+    for threads, batch in ((1, 6), (2, 6), (2, 1)):
+        engine = OnnxEngine(max_loaded_bytes=1 << 30, threads=threads, precision="fp64", rounded=True)
+        await engine.load(digest_of(data), data)
+        runs = [await engine.run(digest_of(data), part(inputs, at, batch)) for at in range(0, 6, batch)]
+        first = "scores" if name == "digits" else "logits"
+        outputs.append(np.concatenate([run[first] for run in runs]).tobytes())
+        await engine.close()
+    assert outputs[0] == outputs[1] == outputs[2]
+
+
+def example_of(name: str, count: int) -> dict[str, npt.NDArray[Any]]:
+    rng = np.random.default_rng(7)
+    if name == "digits":
+        return {"image": rng.random((count, 1, 8, 8)).astype(np.float32)}
+    past = np.zeros((5, count, 4, 0, 32), np.float32)
+    return {"ids": rng.integers(0, 258, (count, 40)), "past_keys": past, "past_values": past}
+
+
+def part(inputs: dict[str, npt.NDArray[Any]], at: int, size: int) -> dict[str, npt.NDArray[Any]]:
+    """Some of a batch, which is the second dimension of caches."""
+    cut = slice(at, at + size)
+    return {name: array[:, cut] if name.startswith("past") else array[cut] for name, array in inputs.items()}
 
 
 # --- threads -----------------------------------------------------------------------------------------

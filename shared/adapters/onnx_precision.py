@@ -1,0 +1,77 @@
+"""An ONNX model in another arithmetic: in double, or with the rounding of a lower precision.
+
+`fp64` is the reference, and what the profile `exact-fp64` computes in: every float32 value of the graph becomes a
+double, so that the differences between honest machines (1e-16) vanish when results are rounded to float32. Inputs stay
+float32; what was a float32 output is a double.
+
+`fp16`, `bf16` and `tf32` are emulated on float32 kernels, for calibration: they show what such an engine's numbers look
+like, not its speed. In fp16 and bf16 weights are rounded once, and so are the float inputs and the result of every
+operator that computes; in tf32 the operands of matrix products and convolutions alone are rounded, to 10 bits of
+mantissa. Sums within one operator are in float32, as on the accelerators that have these types. Outputs stay float32.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import ModelProto, inliner, shape_inference
+
+from shared.adapters.onnx_double import Doubling
+from shared.adapters.onnx_file import check_onnx
+from shared.adapters.onnx_graph import (
+    LEAST_OPSET,
+    MAX_MODEL_BYTES,
+    Emitter,
+    Rule,
+    declare_scores,
+    rewrite,
+    shapes_of,
+    types_of,
+)
+from shared.adapters.onnx_rounding import Rounding
+from shared.errors import CodecError, InferenceFailed
+
+Precision = Literal["native", "fp64", "tf32", "fp16", "bf16"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+
+
+def convert(model: bytes, precision: Precision) -> bytes:
+    """The model's bytes in `precision`; `native` returns them as they are.
+
+    Raises `InferenceFailed` for bytes that are no model of one file, for an operator that cannot be had in this
+    precision (by name), and for a model that would grow to more than `MAX_GROWTH` times its file.
+    """
+    if precision == "native":
+        return model
+    parsed = _parsed(model)
+    opset = next((each.version for each in parsed.opset_import if each.domain in ("", "ai.onnx")), LEAST_OPSET)
+    if opset < LEAST_OPSET:
+        raise InferenceFailed(
+            f"operator set {opset} has no {precision} form; export the model with {LEAST_OPSET} or newer"
+        )
+    emitter = Emitter(parsed, opset, len(model))
+    types = types_of(parsed)
+    rule: Rule = (
+        Rounding(emitter, types, precision) if precision != "fp64" else Doubling(emitter, types, shapes_of(parsed))
+    )
+    rewrite(parsed.graph, rule, emitter)
+    if parsed.ByteSize() > MAX_MODEL_BYTES:
+        raise InferenceFailed(
+            f"in {precision} the model has more than {MAX_MODEL_BYTES} bytes, which no ONNX file may have"
+        )
+    return parsed.SerializeToString()
+
+
+def _parsed(model: bytes) -> ModelProto:
+    """With the model's own functions put where they are called, and the types of all values."""
+    try:
+        check_onnx(model)
+        parsed = onnx.load_model_from_string(model)
+        if parsed.functions:
+            parsed = inliner.inline_local_functions(parsed)
+        declare_scores(parsed.graph)
+        return shape_inference.infer_shapes(parsed)
+    except (CodecError, DecodeError, ValueError, RuntimeError) as error:
+        raise InferenceFailed(f"not a model that can be rewritten: {error}") from None
