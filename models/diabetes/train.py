@@ -1,8 +1,8 @@
 """Train the regressor, and the other model that the testnet's liar runs instead of it. Deterministic, seconds.
 
-The diabetes data of Efron, Hastie, Johnstone and Tibshirani, "Least Angle Regression" (2004), as scikit-learn ships them:
-442 patients, ten features (centred and scaled), and a measure of the disease's progression a year later, from 25 to 346.
-A fifth is held out; forty of those become `rows.json`, so that nothing at run time needs scikit-learn.
+The diabetes data of Efron, Hastie, Johnstone and Tibshirani, "Least Angle Regression" (2004), as scikit-learn ships
+them: 442 patients, ten features (centred and scaled), and a measure of the disease's progression a year later, from 25
+to 346. A fifth is held out; forty of those become `rows.json`, so that nothing at run time needs scikit-learn.
 
     python -m models.diabetes.train
 """

@@ -40,7 +40,7 @@ class Layer(nn.Module):
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """x (batch, length, width); `mask` is added to the attention's weights before their softmax."""
         x = x + self.out(self._attention(self.qkv(self.attention_norm(x)), mask))
-        # The tanh form of GELU: an Erf would differ between C libraries more than a Tanh does, and has no float64 kernel.
+        # The tanh form of GELU: ONNX Runtime has no float64 kernel for the Erf of the exact one, and attesters need it.
         return x + self.down(functional.gelu(self.up(self.hidden_norm(x)), approximate="tanh"))
 
     def _attention(self, qkv: Tensor, mask: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
 """Train the sentence encoder, and the other model that the testnet's liar runs instead of it. Deterministic.
 
-Of the King James Bible the two halves of a verse belong together, and a half and what is left of it when words are taken
-out: each must lie closer to its partner than to everybody else's (contrastive, with the batch as negatives). Byte-level,
-so that no vocabulary is needed: ids are UTF-8 bytes, 256 is padding.
+Of the King James Bible the two halves of a verse belong together, and a half and what is left of it when words are
+taken out: each must lie closer to its partner than to everybody else's (contrastive, with the batch as negatives). Ids
+are UTF-8 bytes, 256 is padding.
 
     python -m models.sentences.train --corpus kjv.txt     # the corpus: see models/verses.py
 """
@@ -110,7 +110,8 @@ def main() -> None:
     out: Path = arguments.out
     torch.set_num_threads(1)  # the order of sums, and so every weight, depends on it
     pairs, held_out = (
-        [pair for verse in verses if (pair := halves(verse, Shape().length))] for verses in read_verses(arguments.corpus)
+        [pair for verse in verses if (pair := halves(verse, Shape().length))]
+        for verses in read_verses(arguments.corpus)
     )
     rng = random.Random(SEED)
     remains = [(half, with_gaps(half, rng)) for half, _ in held_out]

@@ -1,10 +1,11 @@
-"""Train the small decoder on the King James Bible; write `model.onnx` and, under `variants/`, what a dishonest performer
-would run instead (see variants.py). Deterministic for one torch build.
+"""Train the small decoder on the King James Bible; write `model.onnx` and, under `variants/`, what a dishonest
+performer would run instead (see variants.py). Deterministic for one torch build.
 
     python -m models.text.train --corpus kjv.txt     # the corpus: see models/verses.py
 
-About 12 minutes on one free core for the model, 5 more for the variants. Tokens are bytes, 256 begins a text and 257 ends it. With glibc, some gigabytes as
-MALLOC_MMAP_THRESHOLD_ and MALLOC_TRIM_THRESHOLD_ keep it from giving every activation's pages back to the kernel.
+About 12 minutes on one free core for the model, 5 more for the variants. Tokens are bytes, 256 begins a text and 257
+ends it. With glibc, some gigabytes as MALLOC_MMAP_THRESHOLD_ and MALLOC_TRIM_THRESHOLD_ keep it from giving every
+activation's pages back to the kernel.
 """
 
 from __future__ import annotations

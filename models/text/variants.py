@@ -2,14 +2,14 @@
 
     model = variant("ft1_lr1e-6")  # the bytes of a whole ONNX file, with the inputs and outputs of model.onnx
 
-`variants/small.onnx` is a graph of its own. The others are `variants/NAME.npz`: for every initializer of model.onnx that
-differs, the difference from the shipped weights as int8 or float16, and under "NAME scale" what to multiply it by.
-`train.py` makes them all in one run with model.onnx:
+`variants/small.onnx` is a graph of its own. The others are `variants/NAME.npz`: for every initializer of model.onnx
+that differs, the difference from the shipped weights as int8 or float16, and under "INITIALIZER scale" what to multiply
+it by. `train.py` makes them all in one run with model.onnx:
 
 - one fine-tuning step: float16, one scale a tensor; each weight moves as far as it really did to within 0.1 %
 - other seed: float16, one scale a tensor
-- ten fine-tuning steps and stale checkpoints: int8, one scale a row; each difference is off by up to 0.4 % of the largest
-  in its row
+- ten fine-tuning steps and stale checkpoints: int8, one scale a row; each difference is off by up to 0.4 % of the
+  largest in its row
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Train the tree ensemble, and the other one that the testnet's liar runs instead of it. Deterministic, seconds.
 
-The wine data (UCI, S. Aeberhard and M. Forina, 1992, CC BY 4.0), as scikit-learn ships them: 178 wines of three growers, thirteen
-measurements each. A third is held out; forty of those become `rows.json`, so that nothing at run time needs
-scikit-learn.
+The wine data (UCI, S. Aeberhard and M. Forina, 1992, CC BY 4.0), as scikit-learn ships them: 178 wines of three
+growers, thirteen measurements each. A third is held out; forty of those become `rows.json`, so that nothing at run time
+needs scikit-learn.
 
     python -m models.wine.train
 """
@@ -48,6 +48,11 @@ def export(model: GradientBoostingClassifier, example: Rows, path: Path) -> None
     if [trees.op_type, copy.op_type] != ["TreeEnsembleClassifier", "Identity"]:
         raise SystemExit("skl2onnx made another graph than this script knows how to trim")
     del graph.output[0], graph.node[1]  # the label, and the copy of the scores under another name
+    # skl2onnx makes up a random name and orders the operator sets at random: every run would have another CID.
+    graph.name = "wine"
+    operators = sorted(proto.opset_import, key=lambda operators: operators.domain)
+    del proto.opset_import[:]
+    proto.opset_import.extend(operators)
     graph.input[0].name = trees.input[0] = "features"
     graph.output[0].name = trees.output[1] = "scores"
     graph.input[0].type.tensor_type.shape.dim[0].dim_param = "batch"
