@@ -3,7 +3,7 @@ performer would run instead (see variants.py). Deterministic for one torch build
 
     python -m models.text.train --corpus kjv.txt     # the corpus: see models/verses.py
 
-About 12 minutes on one free core for the model, 5 more for the variants. Tokens are bytes, 256 begins a text and 257
+About 8 minutes on one core for the model, 4 more for the variants. Tokens are bytes, 256 begins a text and 257
 ends it. With glibc, some gigabytes as MALLOC_MMAP_THRESHOLD_ and MALLOC_TRIM_THRESHOLD_ keep it from giving every
 activation's pages back to the kernel.
 """

@@ -71,13 +71,12 @@ def test_one_step_moves_no_weight_further_than_its_rate() -> None:
     assert (moved > 0.9e-6).mean() > 0.9
 
 
-def test_the_quality_of_each_is_known() -> None:
-    """Nobody reads the fine-tuned and the stale ones for worse models than the honest one; the others are."""
+def test_only_the_other_models_are_worse_ones() -> None:
+    """What is stale or fine-tuned reads held-out text as well as the honest model: its texts do not betray it."""
     honest = json.loads((MODELS / "text" / "quality.json").read_text())["heldOutNatsPerByte"]
     quality = json.loads((MODELS / "text" / "variants" / "quality.json").read_text())
     assert quality.keys() == VARIANTS.keys()
-    for name, value in quality.items():
-        assert (value > honest + 0.05) == (name in {"seed2", "small"})
+    assert {name for name, value in quality.items() if value > honest + 0.05} == {"seed2", "small"}
 
 
 # --- the short form ------------------------------------------------------------------------------------
