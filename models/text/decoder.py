@@ -7,13 +7,14 @@ time they would differ between C libraries, and honest nodes would disagree.
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from models.export import export as onnx_export
 
 
 @dataclass(frozen=True)
@@ -110,27 +111,15 @@ class Decoder(nn.Module):
         return torch.zeros(shape.layers, batch, shape.heads, 0, shape.head_width)
 
 
-def export(model: Decoder, path: Path) -> None:
-    """Write the float32 graph to `path`; batch, time and past lengths stay free."""
-    shape = model.shape
+def export(model: nn.Module, path: Path, shape: Shape) -> None:
+    """Write the float32 graph to `path`; batch, time and past lengths stay free. The pasts are those of `shape`."""
     past = torch.zeros(shape.layers, 2, shape.heads, 3, shape.head_width)
-    grown = {1: "batch", 3: "total"}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the tracing exporter warns of its own retirement
-        torch.onnx.export(
-            model.eval().float(),
-            (torch.zeros(2, 5, dtype=torch.long), past, past.clone()),
-            path,
-            dynamo=False,
-            opset_version=17,
-            input_names=["ids", "past_keys", "past_values"],
-            output_names=["logits", "keys", "values"],
-            dynamic_axes={
-                "ids": {0: "batch", 1: "time"},
-                "past_keys": {1: "batch", 3: "past"},
-                "past_values": {1: "batch", 3: "past"},
-                "logits": {0: "batch", 1: "time"},
-                "keys": grown,
-                "values": grown,
-            },
-        )
+    free, grown = {1: "batch", 3: "past"}, {1: "batch", 3: "total"}
+    tokens = {0: "batch", 1: "time"}
+    onnx_export(
+        model,
+        (torch.zeros(2, 5, dtype=torch.long), past, past.clone()),
+        path,
+        {"ids": tokens, "past_keys": free, "past_values": free},
+        {"logits": tokens, "keys": grown, "values": grown},
+    )

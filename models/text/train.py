@@ -1,43 +1,42 @@
-"""Train the small decoder on the King James Bible and write `model.onnx`. Deterministic for one torch build.
+"""Train the small decoder on the King James Bible; write `model.onnx` and, under `variants/`, what a dishonest
+performer would run instead (see variants.py). Deterministic for one torch build.
 
-The corpus is the text of the Debian package `bible-kjv-text` (in the public domain), one verse a line:
+    python -m models.text.train --corpus kjv.txt     # the corpus: see models/verses.py
 
-    apt-get install bible-kjv && bible -f gen1:1-rev22:21 > kjv.txt
-    python models/text/train.py --corpus kjv.txt
-
-About 12 minutes on one free core. Tokens are bytes, 256 begins a text and 257 ends it. With glibc, some gigabytes as
-MALLOC_MMAP_THRESHOLD_ and MALLOC_TRIM_THRESHOLD_ keep it from giving every activation's pages back to the kernel.
+About 8 minutes on one core for the model, 4 more for the variants. Tokens are bytes, 256 begins a text and 257
+ends it. With glibc, some gigabytes as MALLOC_MMAP_THRESHOLD_ and MALLOC_TRIM_THRESHOLD_ keep it from giving every
+activation's pages back to the kernel.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
+import copy
 import json
 import math
 import random
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
-from decoder import Decoder, Shape, export
 from torch import Tensor
 from torch.nn import functional
 
+from models.text.decoder import Decoder, Shape, export
+from models.text.smaller import Smaller, smaller
+from models.text.variants import STORED_AS, pack
+from models.verses import read_verses
+
 BOS, EOS = 256, 257
-CORPUS_SHA256 = "cd45f0c9cedab8e4439bd6486c8952c77cc8b0ecc5d1f6ae3513f2039f47229d"
-HELD_OUT_EVERY = 50  # each fiftieth verse is never trained on
 BATCH_TOKENS = 1024  # many small steps beat few large ones at this size
 PEAK_RATE, WARM_UP = 6e-3, 60
-
-
-def read_verses(path: Path) -> list[bytes]:
-    """The verses without their references. Refuses another text than the one this script was made for."""
-    data = path.read_bytes()
-    if hashlib.sha256(data).hexdigest() != CORPUS_SHA256:
-        raise SystemExit(f"{path} is not the text of bible-kjv-text 4.38: its SHA-256 differs")
-    return [line.split(b" ", 1)[1] for line in data.splitlines()]
+STALE = {"stale98": 0.98, "stale90": 0.9}  # of the steps
+FINE_TUNED = {"ft1_lr1e-6": (1, 1e-6), "ft10_lr1e-5": (10, 1e-5), "ft10_lr1e-4": (10, 1e-4)}  # steps, rate
+TUNING_SEED, OTHER_SEED, SMALL_SEED = 4, 2, 3
+SHORTER = 4  # the other seed and the smaller model are trained for a quarter of the steps
 
 
 def passage(verses: list[bytes], rng: random.Random, longest: int) -> list[int]:
@@ -78,7 +77,11 @@ def loss_of(model: Decoder, inputs: Tensor, targets: Tensor) -> Tensor:
     return functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-100)
 
 
-def train(model: Decoder, verses: list[bytes], steps: int, seed: int) -> None:
+def train(
+    model: Decoder, verses: list[bytes], steps: int, seed: int, checkpoints: Sequence[int] = ()
+) -> dict[int, Decoder]:
+    """Trains `model` in place. Returns copies of it as it was after so many steps."""
+    kept = {}
     optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.95), weight_decay=0.05)
     data = batches(verses, seed, model.shape.context)
     started = time.monotonic()
@@ -94,6 +97,22 @@ def train(model: Decoder, verses: list[bytes], steps: int, seed: int) -> None:
         optimizer.step()
         if step % 200 == 0 or step == steps - 1:
             print(f"step {step} loss {loss.item():.3f} after {time.monotonic() - started:.0f} s", flush=True)
+        if step + 1 in checkpoints:
+            kept[step + 1] = copy.deepcopy(model)
+    return kept
+
+
+def fine_tuned(model: Decoder, verses: list[bytes], steps: int, rate: float) -> Decoder:
+    """A copy after some plain AdamW steps in float32, without weight decay: every weight moves, and by little."""
+    model = copy.deepcopy(model)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.0)
+    data = batches(verses, TUNING_SEED, model.shape.context)
+    for _ in range(steps):
+        loss = loss_of(model, *next(data))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return model
 
 
 @torch.no_grad()
@@ -108,25 +127,61 @@ def held_out_loss(model: Decoder, verses: list[bytes]) -> float:
     return total / count
 
 
+def other_models(model: Decoder, kept: dict[int, Decoder], verses: list[bytes], steps: int) -> dict[str, Decoder]:
+    """Everything that variants.py lists, by name, trained."""
+    others = {name: kept[round(part * steps)] for name, part in STALE.items()}
+    others |= {name: fine_tuned(model, verses, *how) for name, how in FINE_TUNED.items()}
+    torch.manual_seed(OTHER_SEED)
+    others["seed2"] = Decoder(model.shape)
+    others["small"] = smaller(SMALL_SEED)
+    train(others["seed2"], verses, steps // SHORTER, OTHER_SEED)
+    train(others["small"], verses, steps // SHORTER, SMALL_SEED)
+    return others
+
+
+def write_variant(name: str, other: Decoder, model: Path, folder: Path, whole: Path) -> None:
+    """`whole` keeps the file that `folder` holds in short, for whoever wants to compare."""
+    path = whole / f"{name}.onnx"
+    if name in STORED_AS:
+        export(other, path, other.shape)
+        packed = pack(model.read_bytes(), path.read_bytes(), STORED_AS[name])
+        np.savez_compressed(folder / f"{name}.npz", allow_pickle=False, **packed)
+    else:
+        export(Smaller(other, Shape()), path, Shape())
+        (folder / path.name).write_bytes(path.read_bytes())
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Train the small decoder and write model.onnx.")
+    parser = argparse.ArgumentParser(description="Train the small decoder; write model.onnx and its variants.")
     parser.add_argument("--corpus", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=6000)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "model.onnx")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent)
+    parser.add_argument("--whole", type=Path, help="a folder that is to get the variants as whole ONNX files")
     arguments = parser.parse_args()
-    verses = read_verses(arguments.corpus)
-    kept = [verse for i, verse in enumerate(verses) if i % HELD_OUT_EVERY]
+    verses, held_out = read_verses(arguments.corpus)
     torch.set_num_threads(1)  # the order of sums, and so every weight, depends on it
     torch.manual_seed(arguments.seed)
     model = Decoder(Shape())
-    print(f"{sum(p.numel() for p in model.parameters())} parameters, {sum(map(len, kept))} bytes", flush=True)
-    train(model, kept, arguments.steps, arguments.seed)
-    quality = {"heldOutNatsPerByte": round(held_out_loss(model, verses[::HELD_OUT_EVERY]), 4)}
-    print(quality)
-    (arguments.out.parent / "quality.json").write_text(json.dumps(quality) + "\n")
-    export(model, arguments.out)
-    print(f"wrote {arguments.out}, {arguments.out.stat().st_size} bytes")
+    print(f"{sum(p.numel() for p in model.parameters())} parameters, {sum(map(len, verses))} bytes", flush=True)
+    stale = [round(part * arguments.steps) for part in STALE.values()]
+    checkpoints = train(model, verses, arguments.steps, arguments.seed, stale)
+    export(model, arguments.out / "model.onnx", model.shape)
+    write_quality({"heldOutNatsPerByte": held_out_loss(model, held_out)}, arguments.out)
+    others = other_models(model, checkpoints, verses, arguments.steps)
+    folder = arguments.out / "variants"
+    folder.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as temporary:
+        for name, other in others.items():
+            write_variant(name, other, arguments.out / "model.onnx", folder, arguments.whole or Path(temporary))
+    write_quality({name: held_out_loss(other, held_out) for name, other in others.items()}, folder)
+
+
+def write_quality(quality: dict[str, float], folder: Path) -> None:
+    """In nats a byte."""
+    text = json.dumps({name: round(value, 4) for name, value in quality.items()})
+    (folder / "quality.json").write_text(text + "\n")
+    print(text, flush=True)
 
 
 if __name__ == "__main__":
