@@ -80,6 +80,8 @@ class Judge:
                 card=model.card,
                 document=document,
                 parameters=decode_parameters(model.card, message.request.parameters),
+                definition_id=definition.id,
+                proof_of_task=info.proof_of_task,
             )
             return await verify(self._methods[definition.method], work, proof.output, info.data, model.compute)
         except (InputMismatch, CodecError):

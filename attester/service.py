@@ -73,6 +73,7 @@ class Attester:
                 roster=lambda: node.roster.current,
                 content=node.content,
                 library=node.library,
+                methods=node.methods,
             ),
             guard=node.guard,
             signer=node.vote_signer,

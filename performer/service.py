@@ -76,7 +76,8 @@ class Performer:
         self._queue: asyncio.Queue[Task] = asyncio.Queue()
 
     @classmethod
-    def from_node(cls, node: Node, *, methods: Mapping[str, Method] = METHODS) -> Performer:
+    def from_node(cls, node: Node, *, methods: Mapping[str, Method] | None = None) -> Performer:
+        """`methods` instead of the node's own."""
         ledger = TaskLedger(store=node.store)
         earnings = Earnings(
             address=node.signer.address,
@@ -119,7 +120,7 @@ class Performer:
             ),
             earnings=earnings,
             clock=node.clock,
-            methods=methods,
+            methods=methods or node.methods,
             metrics=node.metrics,
         )
 
@@ -182,7 +183,7 @@ class Performer:
         # (4) run (5) prove
         method = self._methods[model.card.method]
         started = time.perf_counter()
-        work = Work(task.task_id, self._signer.address, model.card, document, parameters)
+        work = Work(task.task_id, self._signer.address, model.card, document, parameters, definition.id)
         output = await method.prove(work, model.compute)
         inference_seconds = time.perf_counter() - started
         proof = ProofObject(

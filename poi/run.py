@@ -20,7 +20,6 @@ from shared.adapters.http import Routes, serve
 from shared.config import Config
 from shared.errors import ConfigError
 from shared.node import Node, open_node
-from shared.verification import METHODS
 from shared.verification.method import Method
 
 log = structlog.get_logger(__name__)
@@ -29,11 +28,11 @@ FAULT = 1
 
 
 async def run_role(
-    role: str, config: Config, *, methods: Mapping[str, Method] = METHODS, stop: asyncio.Event | None = None
+    role: str, config: Config, *, methods: Mapping[str, Method] | None = None, stop: asyncio.Event | None = None
 ) -> int:
     """The exit code: 0 after SIGTERM, SIGINT or `stop`. Raises what kept the node from starting.
 
-    `methods` are the verification methods; the local testnet's liar brings its own.
+    `methods` instead of the node's own: the local testnet's liar brings some.
     """
     logging.configure(config.log, role, "starting")
     stop = stop or asyncio.Event()
@@ -80,7 +79,7 @@ class Duty:
     count: Callable[[], None] = lambda: None
 
 
-def _duty(role: str, node: Node, methods: Mapping[str, Method]) -> Duty:
+def _duty(role: str, node: Node, methods: Mapping[str, Method] | None) -> Duty:
     match role:
         case "performer":
             performer = Performer.from_node(node, methods=methods)

@@ -127,7 +127,7 @@ class Feed(Form, frozen=True):
     select: Annotated[tuple[Line, ...], Meta(min_length=1, max_length=16)]  # JSON pointers (RFC 6901) to the values
     relative: Annotated[float, Meta(ge=0, le=1)]
     absolute: Annotated[float, Meta(ge=0, le=1e30)]
-    max_age_seconds: Annotated[int, Meta(ge=1, le=86_400)]
+    max_age_seconds: Annotated[int, Meta(ge=1, le=86_400)]  # between the two fetches, beyond which nobody can tell
     timeout_seconds: Annotated[float, Meta(gt=0, le=60)]
 
 

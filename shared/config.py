@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from shared import constants
-from shared.config_rules import CONTRACT, FILE, HOST, LISTEN, PUBLIC_URL, URL, Rule, choice, ids, integer, number
+from shared.config_rules import CONTRACT, FILE, HOST, HOSTS, LISTEN, PUBLIC_URL, URL, Rule, choice, ids, integer, number
 from shared.errors import ConfigError
 from shared.types import Address
 
@@ -88,6 +88,14 @@ class InferenceConfig(msgspec.Struct, frozen=True, kw_only=True):
     max_loaded_bytes: Annotated[int, integer(16 * MIB, TIB, "bytes")] = 4 * GIB
 
 
+class ServicesConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Services and sources outside, for tasks of the methods `external` and `oracle`."""
+
+    execution_url: Annotated[str, PUBLIC_URL] = ""
+    validation_url: Annotated[str, PUBLIC_URL] = ""
+    feed_hosts: Annotated[tuple[str, ...], HOSTS] = ()
+
+
 class PerformerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The performer's limits."""
 
@@ -131,6 +139,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     http: HttpConfig = HttpConfig()
     content: ContentConfig = ContentConfig()
     inference: InferenceConfig = InferenceConfig()
+    services: ServicesConfig = ServicesConfig()
     performer: PerformerConfig = PerformerConfig()
     attester: AttesterConfig = AttesterConfig()
     aggregator: AggregatorConfig = AggregatorConfig()

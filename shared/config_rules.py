@@ -111,6 +111,12 @@ def _parse_host(value: Any) -> str:
     return str(value)
 
 
+def _parse_hosts(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or len(value) > MAX_IDS or len(set(value)) != len(value):
+        raise ValueError
+    return tuple(_parse_host(host) for host in value)
+
+
 def _parse_path(value: Any) -> Path:
     if not value or "\0" in value:
         raise ValueError
@@ -122,4 +128,9 @@ PUBLIC_URL = Rule('an http or https URL without user, query and fragment, or ""'
 CONTRACT = Rule("a contract's address (0x and 40 hex digits, not zero, EIP-55 capitals right if any)", _parse_address)
 LISTEN = Rule("a multiaddr like /ip4/0.0.0.0/tcp/9700, port 0 to 65535", _parse_listen)
 HOST = Rule("an IP address or a host name", _parse_host)
+HOSTS = Rule(
+    f"a list of at most {MAX_IDS} different hosts, with :PORT unless it is the scheme's own",
+    _parse_hosts,
+    is_text=False,
+)
 FILE = Rule("a path", _parse_path)

@@ -14,6 +14,7 @@ PoiError
 │   ├── ModelMismatch        the model's bytes do not have the hash that was asked for
 │   ├── InputMismatch        the input does not fit the model; `field` and `expected` say how
 │   └── InferenceFailed      the engine could not run (the attester's own trouble)
+├── ServiceFailed            a service or a source outside did not answer, or not with what was asked
 ├── SigningError
 │   └── ConflictingVote      the guard holds another vote for this task
 ├── StoreError               a role's durable file cannot be opened, read or written
@@ -102,6 +103,10 @@ class InputMismatch(InferenceError):
 
 class InferenceFailed(InferenceError):
     """The engine could not run the model: the attester's own trouble, never the performer's."""
+
+
+class ServiceFailed(PoiError):
+    """A service or a source outside did not answer, or not with what was asked: nobody's offence."""
 
 
 class SigningError(PoiError):

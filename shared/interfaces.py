@@ -283,6 +283,16 @@ class InferenceEngine(Protocol):
     def fingerprint(self, model_hash: Digest) -> Fingerprint: ...
 
 
+# --- services and sources outside -------------------------------------------------------------------
+class Caller(Protocol):
+    """HTTP with bodies of JSON, bounded in size and time; no redirects. Raises `ServiceFailed`, for any answer but 200
+    too."""
+
+    async def get(self, url: str, *, timeout_seconds: float) -> bytes: ...
+
+    async def post(self, url: str, body: bytes, *, timeout_seconds: float) -> bytes: ...
+
+
 # --- memory and time -------------------------------------------------------------------------------
 class TaskStore(Protocol):
     """A role's durable memory: small values by key within a kind. Last write wins; survives kill -9."""

@@ -6,7 +6,9 @@ Its CID is on chain, so nobody moves a tolerance after a task: a new calibration
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from msgspec import Meta
 
@@ -111,6 +113,20 @@ def _check_source(card: ModelCard) -> None:
         raise CodecError("model card: kind json has no model, tensors, calibration or golden vectors")
     if card.tolerances or card.profile is not Profile.EXACT_INT:
         raise CodecError("model card: kind json has no tolerances, and the profile exact-int")
+    if card.feed is not None:
+        _check_feed(card.feed)
+
+
+def _check_feed(feed: Feed) -> None:
+    parts = urlsplit(feed.url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or "{" in parts.netloc:
+        raise CodecError("model card: feed.url is an http or https URL whose host is no parameter")
+    if set(re.findall(r"{([^{}]*)}", feed.url)) != set(feed.parameters):
+        raise CodecError("model card: feed.url has {name} for each of its parameters, and for nothing else")
+    if any(pointer and not pointer.startswith("/") for pointer in feed.select):
+        raise CodecError("model card: feed.select has JSON pointers, which begin with /")
+    if len(set(feed.select)) != len(feed.select):
+        raise CodecError("model card: feed.select has a pointer twice")
 
 
 def _check_model(card: ModelCard) -> None:

@@ -25,6 +25,7 @@ from shared.adapters.content_network import EmbeddedContentStore
 from shared.adapters.counting import CountingGossip, CountingSettlement
 from shared.adapters.engine_onnx import OnnxEngine
 from shared.adapters.gossip_libp2p import LibP2PGossip
+from shared.adapters.http_json import open_caller
 from shared.adapters.signers import LocalIdentitySigner, LocalVoteSigner
 from shared.adapters.store_sqlite import SqliteStore, SqliteVoteGuard
 from shared.config import Config
@@ -39,6 +40,10 @@ from shared.profiles import Profile
 from shared.roster import RosterWatch
 from shared.types import Address, PeerKey
 from shared.validation import GossipRules
+from shared.verification import METHODS
+from shared.verification.external import External
+from shared.verification.method import Method
+from shared.verification.oracle import Oracle
 
 log = structlog.get_logger(__name__)
 
@@ -67,6 +72,7 @@ class Node:
     library: ModelLibrary
     store: SqliteStore
     guard: SqliteVoteGuard
+    methods: Mapping[str, Method]
     metrics: Metrics
 
     def health(self) -> tuple[bool, Mapping[str, Any]]:
@@ -130,6 +136,8 @@ async def open_node(config: Config, role: str) -> AsyncIterator[Node]:
         )
         for each in (engine, reference):
             stack.push_async_callback(each.close)
+        caller = await stack.enter_async_context(open_caller(None))
+        feeds = await stack.enter_async_context(open_caller(frozenset(config.services.feed_hosts)))
         await roster.refresh()
         gossip = await stack.enter_async_context(
             LibP2PGossip(
@@ -157,6 +165,16 @@ async def open_node(config: Config, role: str) -> AsyncIterator[Node]:
             library=ModelLibrary(content=content, engines={Profile.FP32: engine}, reference=reference),
             store=store,
             guard=guard,
+            methods={
+                **METHODS,
+                "external": External(
+                    caller=caller,
+                    clock=clock,
+                    execution_url=config.services.execution_url,
+                    validation_url=config.services.validation_url,
+                ),
+                "oracle": Oracle(caller=feeds, clock=clock),
+            },
             metrics=metrics,
         )
 

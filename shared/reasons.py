@@ -33,7 +33,6 @@ class InvalidReason(StrEnum):
     SIMILARITY_LOW = "similarity_low"
     SERVICE_REFUSED = "service_refused"
     VALUE_DIFFERS = "value_differs"
-    VALUE_STALE = "value_stale"
 
 
 class AbstainReason(StrEnum):
@@ -52,7 +51,7 @@ class AbstainReason(StrEnum):
     SELF_TEST_FAILED = "self_test_failed"
     SERVICE_FAILED = "service_failed"
     SOURCE_UNAVAILABLE = "source_unavailable"
-    UNDECIDED = "undecided"  # between the zones, where there is no reference
+    UNDECIDED = "undecided"  # between the zones, where there is no reference, or too late to tell
     OVERLOADED = "overloaded"
     OWN_TASK = "own_task"
     GUARDED = "guarded"  # the guard holds another vote for this task
@@ -85,7 +84,6 @@ MEANING: dict[InvalidReason | AbstainReason, str] = {
     InvalidReason.SIMILARITY_LOW: "The output is less similar to the recomputed one than the card demands.",
     InvalidReason.SERVICE_REFUSED: "The attester's validation service says that the output is wrong.",
     InvalidReason.VALUE_DIFFERS: "The value differs from the one fetched again by more than the card's tolerance.",
-    InvalidReason.VALUE_STALE: "The value was not fetched within the time that the card allows.",
     AbstainReason.PROOF_UNAVAILABLE: "No source served the proof in time.",
     AbstainReason.INPUT_UNAVAILABLE: "No source served the input in time.",
     AbstainReason.CARD_UNAVAILABLE: "No source served the model card in time.",
@@ -99,7 +97,7 @@ MEANING: dict[InvalidReason | AbstainReason, str] = {
     AbstainReason.SELF_TEST_FAILED: "The attester's own engine strays from the card's golden vectors.",
     AbstainReason.SERVICE_FAILED: "The attester's validation service did not answer, or not with an opinion.",
     AbstainReason.SOURCE_UNAVAILABLE: "The attester could not fetch the value again.",
-    AbstainReason.UNDECIDED: "The value lies between the zones, and nothing could decide.",
+    AbstainReason.UNDECIDED: "The value lies between the zones, or was fetched too long ago, and nothing could decide.",
     AbstainReason.OVERLOADED: "The attester has too many tasks open.",
     AbstainReason.OWN_TASK: "An operator does not attest its own task.",
     AbstainReason.GUARDED: "The vote guard holds another vote, or another task info, for this task.",

@@ -1,7 +1,8 @@
-"""Small cards of no model at all."""
+"""Small cards of no model at all, and whose tasks they are for."""
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any, Literal
 
 import msgspec
@@ -10,6 +11,11 @@ from shared.card_parts import Calibration, Golden, ModelFile, TextSpec, Toleranc
 from shared.documents import ModelCard
 from shared.profiles import Profile
 from shared.tensors import TensorSpec
+from shared.types import Address, Digest
+
+TASK = Digest(hashlib.sha256(b"a task").digest())
+OTHER_TASK = Digest(hashlib.sha256(b"another task").digest())
+PERFORMER = Address(bytes([7]) * 20)
 
 CALIBRATION = Calibration(engines=("none",), samples=1, configurations={}, honest_max=0.0, cheats={}, separation=9.0)
 
@@ -70,4 +76,19 @@ def make_text_card(
             sampler="gumbel-philox-1",
             seed=seed,
         ),
+    )
+
+
+def make_json_card(**changes: Any) -> ModelCard:
+    """A card without a model."""
+    return make_card(
+        kind="json",
+        profile=Profile.EXACT_INT,
+        model=None,
+        inputs=(),
+        outputs=(),
+        tolerances={},
+        calibration=None,
+        golden=None,
+        **changes,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from functools import cache
@@ -16,15 +15,15 @@ from models.measure import Runner
 from models.mutations import MUTATIONS, mutate
 from shared.documents import InputDocument, ModelCard, Output, Parameters, data_of, decode_card
 from shared.interfaces import Tensors
-from shared.types import Address, Digest
+from shared.types import Digest
 from shared.verification import METHODS
 from shared.verification.method import Compute, Judgement, Work
 from shared.verification.verify import verify as judge_output
+from tests.cards import OTHER_TASK, PERFORMER, TASK
+
+__all__ = ["OTHER_TASK", "PERFORMER", "TASK"]
 
 MODELS = Path(__file__).resolve().parents[1] / "models"
-TASK = Digest(hashlib.sha256(b"a task").digest())
-PERFORMER = Address(bytes([7]) * 20)
-OTHER_TASK = Digest(hashlib.sha256(b"another task").digest())
 
 Array = npt.NDArray[np.generic]
 Forward = Callable[[Tensors], Awaitable[Tensors]]

@@ -9,7 +9,7 @@ from typing import Protocol
 from shared.documents import InputDocument, ModelCard, Output, Parameters
 from shared.interfaces import Tensors
 from shared.reasons import AbstainReason, InvalidReason
-from shared.types import Address, Digest, Verdict
+from shared.types import Address, Cid, Digest, Verdict
 
 Forward = Callable[[Tensors], Awaitable[Tensors]]
 """One forward pass of the task's model. Raises `InferenceFailed` and the engine's other errors."""
@@ -24,6 +24,8 @@ class Work:
     card: ModelCard
     document: InputDocument
     parameters: Parameters
+    definition_id: int = 0  # as services know the kind of task
+    proof_of_task: Cid | None = None  # while the performer proves
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ from shared.profiles import Profile
 from shared.roster import RosterWatch
 from shared.types import Address
 from shared.validation import GossipRules
+from shared.verification import METHODS
 from tests.cast import peer_key_of
 from tests.chain_support import Person
 from tests.simnet.journal import NODE, Journal
@@ -241,6 +242,7 @@ class SimNode:
             library=ModelLibrary(content=content, engines={Profile.FP32: engine}, reference=engine),
             store=store,
             guard=guard,
+            methods=METHODS,
             metrics=_metrics(self.role),
         )
 
