@@ -7,22 +7,18 @@ rewritten (see `onnx_precision`) after its hash was checked; sessions are known 
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import platform
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, Literal
 
-import numpy as np
-import numpy.typing as npt
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
+from shared.adapters.engine_threads import Shelf, Threads
 from shared.adapters.onnx_file import check_onnx
-from shared.adapters.onnx_precision import PRECISIONS, Precision, convert
+from shared.adapters.onnx_precision import PRECISIONS, Precision, convert, to_float32
 from shared.constants import INFERENCE_TIMEOUT_SECONDS
 from shared.errors import CodecError, ConfigError, InferenceFailed, ModelMismatch
 from shared.interfaces import Tensors
@@ -39,7 +35,6 @@ DTYPES: Final = {
     "tensor(uint8)": "uint8",
     "tensor(bool)": "bool",
 }
-MAX_FINGERPRINTS = 1024  # models whose fingerprint is kept after their session has gone; a few hundred bytes each
 SLOWEST_LOAD_BYTES_PER_SECOND = 50_000_000  # a load may take this long on top of a run's time
 # Its bindings raise a dozen unrelated classes, and Python's own where numpy arrays are converted.
 ORT_ERRORS: Final[tuple[type[Exception], ...]] = (
@@ -50,8 +45,6 @@ ORT_ERRORS: Final[tuple[type[Exception], ...]] = (
     MemoryError,
     OSError,
 )
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,38 +89,30 @@ class OnnxEngine:
             )
         self._provider, self._threads, self._allow_tf32 = PROVIDERS[provider], threads, allow_tf32
         self._precision, self._is_rounded = precision, rounded
-        self._max_loaded_bytes, self._timeout_seconds = max_loaded_bytes, timeout_seconds
-        self._sessions: OrderedDict[Digest, _Session] = OrderedDict()  # the least recently used first
-        self._fingerprints: OrderedDict[Digest, Fingerprint] = OrderedDict()
-        self._slots = asyncio.Semaphore(max_concurrent)
-        self._running: set[Callable[[], None]] = set()  # what stops each run
-        self._is_closed = False
-        self._pool = ThreadPoolExecutor(max_concurrent, thread_name_prefix="inference")
+        self._timeout_seconds = timeout_seconds
+        self._sessions: Shelf[_Session] = Shelf(max_loaded_bytes)
+        self._pool = Threads(max_concurrent, "onnxruntime", ORT_ERRORS)
 
     async def load(self, model_hash: Digest, model: bytes) -> None:
         """Raises `ModelMismatch` for other bytes, `InferenceFailed` for bytes that are no model of one file, are over
         the budget, or that the runtime refuses."""
-        if len(model) > self._max_loaded_bytes:
-            raise InferenceFailed(f"a model of {len(model)} bytes, at most {self._max_loaded_bytes} may be loaded")
+        self._sessions.check_size(model)
         options = self._session_options()
         seconds = self._timeout_seconds + len(model) / SLOWEST_LOAD_BYTES_PER_SECOND
-        known = self._sessions.get(model_hash)
-        session = await self._in_thread(
+        known = self._sessions.find(model_hash)
+        session = await self._pool.run(
             lambda: self._open(model_hash, model, options, known),
             lambda: options.set_load_cancellation_flag(True),
             seconds,
         )
-        self._keep(model_hash, session)
+        self._sessions.keep(model_hash, session)
 
     def is_loaded(self, model_hash: Digest) -> bool:
         return model_hash in self._sessions
 
     async def run(self, model_hash: Digest, inputs: Tensors) -> Tensors:
         """Raises `InputMismatch` before anything runs, `InferenceFailed` for the rest, time running out included."""
-        loaded = self._sessions.get(model_hash)
-        if loaded is None:
-            raise InferenceFailed(f"model {model_hash.hex()} is not loaded")
-        self._sessions.move_to_end(model_hash)
+        loaded = self._sessions.use(model_hash)
         check_arrays(loaded.inputs, inputs)
         options = onnxruntime.RunOptions()
         options.log_severity_level = 4
@@ -136,52 +121,19 @@ class OnnxEngine:
         def stop() -> None:
             options.terminate = True  # the runtime looks at it between operators
 
-        outputs = await self._in_thread(
+        outputs = await self._pool.run(
             lambda: loaded.session.run(names, dict(inputs), options), stop, self._timeout_seconds
         )
         named = dict(zip(names, outputs, strict=True))
         return {name: to_float32(output) for name, output in named.items()} if self._is_rounded else named
 
     def fingerprint(self, model_hash: Digest) -> Fingerprint:
-        """Of the latest session of this model, even when it has gone. Raises `InferenceFailed` when there was none."""
-        try:
-            return self._fingerprints[model_hash]
-        except KeyError:
-            raise InferenceFailed(f"model {model_hash.hex()} was never loaded") from None
+        return self._sessions.fingerprint(model_hash)
 
     async def close(self) -> None:
         """Stops what runs and waits for its threads; nothing can be run afterwards."""
-        self._is_closed = True
         self._sessions.clear()
-        for stop in self._running:
-            stop()
-        await asyncio.to_thread(self._pool.shutdown, cancel_futures=True)
-
-    async def _in_thread(self, work: Callable[[], T], stop: Callable[[], None], seconds: float) -> T:
-        """`work` in the pool. On cancellation or after `seconds`, `stop` is called; the slot stays taken until the
-        thread has really ended, so that runs that cannot be stopped never pile up."""
-        await self._slots.acquire()
-        if self._is_closed:
-            self._slots.release()  # whoever else waits is told the same
-            raise InferenceFailed("the engine is closed")
-        future = asyncio.get_running_loop().run_in_executor(self._pool, work)
-        future.add_done_callback(self._release)
-        self._running.add(stop)
-        try:
-            return await asyncio.wait_for(asyncio.shield(future), seconds)
-        except TimeoutError:
-            raise InferenceFailed(f"the model ran for more than {seconds:g} seconds") from None
-        except ORT_ERRORS as error:
-            raise InferenceFailed(f"onnxruntime: {error}") from None
-        finally:
-            self._running.discard(stop)
-            if not future.done():
-                stop()
-
-    def _release(self, future: asyncio.Future[Any]) -> None:
-        self._slots.release()
-        if not future.cancelled():
-            future.exception()  # seen, also when whoever waited for it has gone
+        await self._pool.close()
 
     def _open(self, model_hash: Digest, model: bytes, options: Any, known: _Session | None) -> _Session:
         """In the pool: hashing and optimising a large model takes seconds."""
@@ -205,17 +157,6 @@ class OnnxEngine:
         )
         return _Session(session, len(model), inputs, fingerprint)
 
-    def _keep(self, model_hash: Digest, session: _Session) -> None:
-        """The newest goes in, the least recently used go out; a run that has one of those finishes."""
-        self._sessions[model_hash] = session
-        self._sessions.move_to_end(model_hash)
-        self._fingerprints[model_hash] = session.fingerprint
-        self._fingerprints.move_to_end(model_hash)
-        while sum(kept.size for kept in self._sessions.values()) > self._max_loaded_bytes:
-            self._sessions.popitem(last=False)
-        while len(self._fingerprints) > MAX_FINGERPRINTS:
-            self._fingerprints.popitem(last=False)
-
     def _session_options(self) -> Any:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self._threads
@@ -234,15 +175,6 @@ class OnnxEngine:
             return {}
         # TF32 cuts ten bits off each operand: with it on, an honest node would be voted down.
         return {"use_tf32": "1" if self._allow_tf32 else "0", "cudnn_conv_algo_search": "DEFAULT"}
-
-
-def to_float32(output: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
-    """Doubles rounded to the nearest float32; others as they are. What is too large becomes infinite, and is refused
-    where outputs are encoded."""
-    if output.dtype != np.float64:
-        return output
-    with np.errstate(over="ignore", under="ignore"):
-        return output.astype(np.float32)
 
 
 def _check_providers(asked: str, got: Sequence[str]) -> None:

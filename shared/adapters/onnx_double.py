@@ -49,8 +49,17 @@ _OTHER_FLOATS: Final[Mapping[int, str]] = {
 class Doubling:
     """A `Rule`."""
 
-    def __init__(self, emitter: Emitter, types: Mapping[str, int], shapes: Mapping[str, tuple[int, ...]]) -> None:
-        self._emitter, self._types, self._shapes = emitter, types, dict(shapes)
+    def __init__(
+        self,
+        emitter: Emitter,
+        types: Mapping[str, int],
+        shapes: Mapping[str, tuple[int, ...]],
+        *,
+        keeps_operators: bool = False,
+    ) -> None:
+        """`keeps_operators` is for an engine that has doubles of its own everywhere: nothing of ai.onnx is put together
+        from parts or refused."""
+        self._emitter, self._types, self._shapes, self._keeps = emitter, types, dict(shapes), keeps_operators
 
     def input(self, name: str) -> str:
         double = self._emitter.cast(name, DOUBLE)
@@ -73,14 +82,17 @@ class Doubling:
             self._emitter.keep(node)
         elif node.domain == "ai.onnx.ml" and node.op_type in TREES:
             self._tree(node)
+        elif self._is_kept(node):
+            _TYPED.get(node.op_type, _keep)(node)
+            self._emitter.keep(node)
         elif (node.domain, node.op_type) in REWRITTEN:
             call = Call(self._emitter, node, attributes(node), self._shapes)
             REWRITTEN[node.domain, node.op_type](call)
-        elif node.domain in ("", "ai.onnx") and (node.op_type in KERNELS or node.op_type in _TYPED):
-            _TYPED.get(node.op_type, _keep)(node)
-            self._emitter.keep(node)
         else:
             raise InferenceFailed(f"operator {_named(node)} cannot be had in double precision")
+
+    def _is_kept(self, node: NodeProto) -> bool:
+        return node.domain in ("", "ai.onnx") and (self._keeps or node.op_type in KERNELS or node.op_type in _TYPED)
 
     def _kinds(self, node: NodeProto) -> set[int]:
         """The types of what goes in and comes out. Renamed inputs are doubles already."""
@@ -102,7 +114,8 @@ class Doubling:
         scores = node.output[-1]
         node.output[-1] = self._emitter.fresh(scores)
         self._emitter.keep(node)
-        self._emitter.cast(node.output[-1], DOUBLE, scores)
+        rounded = self._emitter.cast(node.output[-1], FLOAT)  # is nothing here, but in engines that give doubles
+        self._emitter.cast(rounded, DOUBLE, scores)
 
 
 # --- nodes that name a type ------------------------------------------------------------------------

@@ -14,6 +14,8 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
+import numpy as np
+import numpy.typing as npt
 import onnx
 from google.protobuf.message import DecodeError
 from onnx import ModelProto, inliner, shape_inference
@@ -30,7 +32,7 @@ from shared.adapters.onnx_graph import (
     shapes_of,
     types_of,
 )
-from shared.adapters.onnx_rounding import Rounding
+from shared.adapters.onnx_rounding import LowPrecision, Rounding
 from shared.errors import CodecError, InferenceFailed
 
 Precision = Literal["native", "fp64", "tf32", "fp16", "bf16"]
@@ -45,6 +47,24 @@ def convert(model: bytes, precision: Precision) -> bytes:
     """
     if precision == "native":
         return model
+    return _rewritten(model, precision, keeps_operators=False)
+
+
+def widen(model: bytes) -> bytes:
+    """As `convert` to fp64, for an engine that has every operator of ai.onnx in double: each stays what it is."""
+    return _rewritten(model, "fp64", keeps_operators=True)
+
+
+def to_float32(output: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+    """Doubles rounded to the nearest float32; others as they are. What is too large becomes infinite, and is refused
+    where outputs are encoded."""
+    if output.dtype != np.float64:
+        return output
+    with np.errstate(over="ignore", under="ignore"):
+        return output.astype(np.float32)
+
+
+def _rewritten(model: bytes, precision: Literal["fp64", LowPrecision], *, keeps_operators: bool) -> bytes:
     parsed = _parsed(model)
     opset = next((each.version for each in parsed.opset_import if each.domain in ("", "ai.onnx")), LEAST_OPSET)
     if opset < LEAST_OPSET:
@@ -53,9 +73,11 @@ def convert(model: bytes, precision: Precision) -> bytes:
         )
     emitter = Emitter(parsed, opset, len(model))
     types = types_of(parsed)
-    rule: Rule = (
-        Rounding(emitter, types, precision) if precision != "fp64" else Doubling(emitter, types, shapes_of(parsed))
-    )
+    rule: Rule
+    if precision == "fp64":
+        rule = Doubling(emitter, types, shapes_of(parsed), keeps_operators=keeps_operators)
+    else:
+        rule = Rounding(emitter, types, precision)
     rewrite(parsed.graph, rule, emitter)
     if parsed.ByteSize() > MAX_MODEL_BYTES:
         raise InferenceFailed(

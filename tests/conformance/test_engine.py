@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pytest
 
 from shared.adapters.engine_onnx import OnnxEngine
+from shared.adapters.engine_reference import ReferenceEngine
 from shared.adapters.memory.engine import FunctionEngine, FunctionModel
 from shared.errors import InferenceFailed, InputMismatch, ModelMismatch
 from shared.interfaces import InferenceEngine, Tensors
@@ -44,30 +45,25 @@ class Make(Protocol):
     ) -> InferenceEngine: ...
 
 
-@pytest.fixture(params=["onnx", "onnx in fp64", "function"])
+@pytest.fixture(params=["onnx", "onnx in fp64", "reference", "reference in fp64", "function"])
 async def make(request: pytest.FixtureRequest) -> AsyncIterator[Make]:
     """Makes engines; `slow` says that the endless model will run, which the function engine must be told."""
     made: list[Any] = []
 
     def make(*, max_loaded_bytes: int = 1 << 20, timeout_seconds: float = 20.0, slow: bool = False) -> InferenceEngine:
-        if request.param == "onnx":
-            made.append(OnnxEngine(max_loaded_bytes=max_loaded_bytes, timeout_seconds=timeout_seconds))
-        elif request.param == "onnx in fp64":
-            made.append(
-                OnnxEngine(
-                    max_loaded_bytes=max_loaded_bytes, timeout_seconds=timeout_seconds, precision="fp64", rounded=True
-                )
-            )
-        else:
-            models = {digest_of(model): FunctionModel(SPEC, function) for model, function in FUNCTIONS.items()}
-            made.append(
-                FunctionEngine(
-                    models,
-                    max_loaded_bytes=max_loaded_bytes,
-                    timeout_seconds=timeout_seconds,
-                    seconds=3600 if slow else 0,
-                )
-            )
+        limits: Any = {"max_loaded_bytes": max_loaded_bytes, "timeout_seconds": timeout_seconds}
+        match request.param:
+            case "onnx":
+                made.append(OnnxEngine(**limits))
+            case "onnx in fp64":
+                made.append(OnnxEngine(**limits, precision="fp64", rounded=True))
+            case "reference":
+                made.append(ReferenceEngine(**limits, max_concurrent=2))
+            case "reference in fp64":
+                made.append(ReferenceEngine(**limits, max_concurrent=2, precision="fp64", rounded=True))
+            case _:
+                models = {digest_of(model): FunctionModel(SPEC, function) for model, function in FUNCTIONS.items()}
+                made.append(FunctionEngine(models, **limits, seconds=3600 if slow else 0))
         engine: InferenceEngine = made[-1]
         return engine
 

@@ -242,7 +242,7 @@ async def test_closing_waits_for_its_threads() -> None:
     engine = OnnxEngine(max_loaded_bytes=1 << 20)
     await engine.load(digest_of(DOUBLE), DOUBLE)
     await engine.run(digest_of(DOUBLE), INPUT)
-    own = engine._pool._threads
+    own = engine._pool._pool._threads
     assert own
     await engine.close()
     assert not any(thread.is_alive() for thread in threading.enumerate() if thread in own)
