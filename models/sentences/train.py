@@ -24,7 +24,7 @@ from models.sentences.encoder import PAD, Encoder, Shape
 from models.verses import read_verses
 
 SEED, STEPS = 1, 1500
-DECOY_SEED, DECOY_STEPS, DECOY_SHAPE = 2, 200, Shape(layers=1)  # half the layers, a sixth of the steps
+DECOY_SEED, DECOY_STEPS, DECOY_SHAPE = 2, 200, Shape(layers=1)  # half the layers, a seventh of the steps
 PAIRS, PEAK_RATE, WARM_UP = 128, 3e-3, 50
 GAPS = 1 / 3
 SHARPNESS = 20.0  # cosines times this are the logits
