@@ -11,6 +11,7 @@ not written.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import io
 import json
@@ -21,8 +22,8 @@ from typing import Any
 import onnxruntime
 
 from models.measure import FLOOR, Measured, Runner, measure_tensors, measure_text
-from models.mutations import MUTATIONS, mutate
 from models.samples import read_documents
+from poi.cheats.weights import SETS_FLOOR, WEIGHT_CHEATS, NotApplicable
 from shared.canonical import decode_json, encode_canonical
 from shared.constants import MAX_CARD_BYTES
 from shared.content.unixfs import build_file
@@ -36,7 +37,10 @@ def calibrate(folder: Path) -> ModelCard:
     model = (folder / "model.onnx").read_bytes()
     about = json.loads((folder / "about.json").read_text())
     documents = read_documents(folder)
-    cheats = {name: mutate(model, change) for name, change in MUTATIONS.items()}
+    cheats = {}
+    for name in sorted(SETS_FLOOR):
+        with contextlib.suppress(NotApplicable):
+            cheats[name] = WEIGHT_CHEATS[name](model)
     decoy = folder / "decoy.onnx"
     if decoy.exists():
         cheats["another model"] = decoy.read_bytes()

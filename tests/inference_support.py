@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.measure import Runner
-from models.mutations import MUTATIONS, mutate
+from poi.cheats.weights import WEIGHT_CHEATS
 from shared.documents import InputDocument, ModelCard, Output, Parameters, data_of, decode_card
 from shared.interfaces import Tensors
 from shared.types import Address, Digest
@@ -37,10 +37,10 @@ def card_of(name: str) -> ModelCard:
 
 @cache
 def runner_of(name: str, change: str = "") -> Runner:
-    """`name` is a folder, or `digits/decoy`; `change` one of `MUTATIONS`."""
+    """`name` is a folder, or `digits/decoy`; `change` one of `WEIGHT_CHEATS`."""
     folder, _, file = name.partition("/")
     model = (MODELS / folder / f"{file or 'model'}.onnx").read_bytes()
-    return Runner(mutate(model, MUTATIONS[change]) if change else model)
+    return Runner(WEIGHT_CHEATS[change](model) if change else model)
 
 
 @cache

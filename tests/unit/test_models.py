@@ -14,8 +14,8 @@ import onnx
 import pytest
 
 from models.calibrate import calibrate
-from models.mutations import MUTATIONS, float16, int8, mutate, pruned
 from models.samples import SENTENCE_BYTES, image_document, read_documents, row_document, sentence_document
+from poi.cheats.weights import SETS_FLOOR, WEIGHT_CHEATS
 from shared.adapters.engine_onnx import OnnxEngine
 from shared.adapters.onnx_file import check_onnx
 from shared.canonical import encode_canonical
@@ -275,7 +275,7 @@ def test_the_calibration_keeps_honest_and_dishonest_apart(folder: str) -> None:
     card = card_of(folder)
     limit = card.text.margin if card.text else max(tolerance.relative for tolerance in card.tolerances.values())
     assert limit >= 4 * card.calibration.honest_max
-    assert set(MUTATIONS) <= set(card.calibration.cheats)
+    assert SETS_FLOOR & set(card.calibration.cheats)
     assert card.calibration.separation == min(cheat.smallest_deviation for cheat in card.calibration.cheats.values())
     assert card.calibration.separation > 10
     if card.kind == "classify":
@@ -295,27 +295,8 @@ def test_a_model_whose_cheats_hide_gets_no_card(tmp_path: Path) -> None:
     """Weights that float16 holds exactly: the cheat is no cheat, and the card would promise what it cannot keep."""
     for name in ("about.json", "quality.json", "samples.json"):
         (tmp_path / name).write_bytes((MODELS / "digits" / name).read_bytes())
-    (tmp_path / "model.onnx").write_bytes(mutate((MODELS / "digits" / "model.onnx").read_bytes(), float16))
+    (tmp_path / "model.onnx").write_bytes(
+        WEIGHT_CHEATS["fp16 weights"]((MODELS / "digits" / "model.onnx").read_bytes())
+    )
     with pytest.raises(SystemExit, match=r"within 0\.0\d tolerances"):
         calibrate(tmp_path)
-
-
-# --- mutations ---------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("change", MUTATIONS)
-@pytest.mark.parametrize("folder", FOLDERS)
-def test_a_mutation_keeps_the_graph_and_changes_the_weights(folder: str, change: str) -> None:
-    model = (MODELS / folder / "model.onnx").read_bytes()
-    changed = mutate(model, MUTATIONS[change])
-    assert len(changed) == len(model)
-    assert changed != model
-    names = [output.name for output in runner_of(folder, change).session().get_outputs()]
-    assert names == [spec.name for spec in card_of(folder).outputs]
-
-
-def test_mutations_do_what_they_are_called() -> None:
-    weights = np.linspace(-1, 1, 1000, dtype=np.float32) ** 3
-    assert np.array_equal(float16(weights), weights.astype(np.float16))
-    assert len(np.unique(int8(weights))) <= 255
-    assert np.abs(int8(weights) - weights).max() <= 0.5 / 127 + 1e-6
-    assert 10 <= np.count_nonzero(pruned(weights) == 0) <= 11
-    assert np.array_equal(int8(np.zeros(3, np.float32)), np.zeros(3, np.float32))

@@ -6,7 +6,6 @@ import msgspec
 import numpy as np
 import pytest
 
-from models.mutations import MUTATIONS
 from models.samples import image_document
 from shared.documents import ClassifyOutput, InputDocument, TextOutput
 from shared.errors import InferenceFailed, InputMismatch
@@ -101,7 +100,7 @@ async def test_scores_of_another_image_of_the_same_digit() -> None:
     assert (judgement.verdict, judgement.reason) == (Verdict.INVALID, InvalidReason.SCORES_DIFFER)
 
 
-@pytest.mark.parametrize("change", MUTATIONS)
+@pytest.mark.parametrize("change", ["fp16 weights", "int8 weights", "1 % pruned"])
 async def test_the_same_model_made_cheaper(change: str) -> None:
     """None of these changes a label, and every single output shows it."""
     for number, document in enumerate(DOCUMENTS):

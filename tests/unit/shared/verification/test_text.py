@@ -12,7 +12,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from models.mutations import MUTATIONS
 from shared.documents import ClassifyOutput, InputDocument, Parameters, TextOutput
 from shared.errors import InferenceFailed, InputMismatch
 from shared.interfaces import Tensors
@@ -251,7 +250,7 @@ async def test_data_that_does_not_follow(data: bytes) -> None:
 
 
 # --- liars: the model ------------------------------------------------------------------------------
-@pytest.mark.parametrize("change", MUTATIONS)
+@pytest.mark.parametrize("change", ["fp16 weights", "int8 weights", "1 % pruned"])
 async def test_the_same_model_made_cheaper(change: str) -> None:
     """Caught whenever the text differs from the honest one, and never otherwise: what is sold is the text."""
     differing = 0
