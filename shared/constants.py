@@ -38,6 +38,7 @@ MAX_DAG_DEPTH = 8  # 1024**8 chunks is beyond any file
 MAX_INPUT_BYTES = 4 << 20
 MAX_PROOF_BYTES = 16 << 20
 MAX_CARD_BYTES = 1 << 20
+MAX_GOLDEN_BYTES = 16 << 20  # a card's golden vectors: 64 of a quarter of a megabyte
 MAX_MODEL_BYTES = 64 << 30
 FETCH_TIMEOUT_SECONDS = 10.0  # for proofs, inputs and cards; a model gets its time by size
 HEDGE_SECONDS = 0.3  # the next source is asked after this silence

@@ -27,6 +27,7 @@ PoiError
 │   └── Dropped              a transaction left the pool without being mined
 ├── TransportError           gossip cannot publish
 ├── RequestRefused           the performer's door says no; `code`, `field`, `expected`
+├── CalibrationFailed        what was measured allows no model card
 └── IllegalTransition        an event that a task's phase does not allow
 """
 
@@ -166,6 +167,10 @@ class RequestRefused(PoiError):
     def __init__(self, code: int, message: str, field: str | None = None, expected: str | None = None) -> None:
         super().__init__(message)
         self.code, self.field, self.expected = code, field, expected
+
+
+class CalibrationFailed(PoiError):
+    """What was measured allows no model card: honest runs and cheats cannot be told apart."""
 
 
 class IllegalTransition(PoiError):

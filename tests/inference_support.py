@@ -1,4 +1,4 @@
-"""The shipped models with their cards, honest performers and attesters on them, and small cards of no model at all."""
+"""The shipped models with their cards, and honest performers and attesters on them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from models.measure import Runner
 from poi.cheats.weights import WEIGHT_CHEATS
+from shared.adapters.onnx_precision import convert
+from shared.adapters.onnx_runner import Runner
 from shared.documents import InputDocument, ModelCard, Output, Parameters, data_of, decode_card
 from shared.interfaces import Tensors
 from shared.types import Digest
 from shared.verification import METHODS
-from shared.verification.method import Compute, Judgement, Work
+from shared.verification.method import Compute, Judgement, Measurement, Measuring, Work
 from shared.verification.verify import verify as judge_output
 from tests.cards import OTHER_TASK, PERFORMER, TASK
 
@@ -40,6 +41,12 @@ def runner_of(name: str, change: str = "") -> Runner:
     folder, _, file = name.partition("/")
     model = (MODELS / folder / f"{file or 'model'}.onnx").read_bytes()
     return Runner(WEIGHT_CHEATS[change](model) if change else model)
+
+
+@cache
+def reference_of(name: str) -> Runner:
+    """The shipped model of this folder in float64."""
+    return Runner(convert((MODELS / name / "model.onnx").read_bytes(), "fp64"))
 
 
 @cache
@@ -73,6 +80,15 @@ async def verify(
     work = Work(TASK, PERFORMER, card, document, parameters or Parameters())
     signed = data_of(output) if data is None else data
     return await judge_output(METHODS[card.method], work, output, signed, Compute(run, reference or run))
+
+
+async def measure(
+    card: ModelCard, document: InputDocument, output: Output, run: Forward, parameters: Parameters | None = None
+) -> Measurement:
+    """By the card's own method; TASK's own work."""
+    method: Any = METHODS[card.method]
+    measuring: Measuring = method
+    return await measuring.measure(Work(TASK, PERFORMER, card, document, parameters or Parameters()), output, run)
 
 
 async def never_run(inputs: Tensors) -> Tensors:

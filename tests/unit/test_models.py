@@ -12,8 +12,8 @@ import msgspec
 import numpy as np
 import onnx
 import pytest
-
 from models.calibrate import calibrate
+
 from models.samples import SENTENCE_BYTES, image_document, read_documents, row_document, sentence_document
 from poi.cheats.weights import SETS_FLOOR, WEIGHT_CHEATS
 from shared.adapters.engine_onnx import OnnxEngine

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
+from models.measure import Runner
 from onnx import TensorProto, helper, numpy_helper
 
-from models.measure import Runner
 from models.text.variants import OWN_GRAPH, STORED_AS, VARIANTS, pack, unpack, variant
 from shared.adapters.onnx_file import check_onnx
 from shared.verification.text import empty_past

@@ -1,0 +1,37 @@
+"""Another engine: the reference evaluator of the `onnx` package, in numpy, which shares no kernel with ONNX Runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import onnx
+from onnx.reference import ReferenceEvaluator
+
+from shared.adapters.onnx_file import check_onnx
+from shared.errors import InferenceFailed
+from shared.interfaces import Tensors
+
+# Its operators are plain Python: what they lack shows in many ways.
+ERRORS: Final = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+
+
+class Evaluator:
+    """One model. Raises `InferenceFailed` where it has an operator that the evaluator lacks."""
+
+    def __init__(self, model: bytes) -> None:
+        check_onnx(model)
+        self._model = model
+        self._evaluator: ReferenceEvaluator | None = None  # parsed when first used
+
+    def run_all(self, inputs: Sequence[Tensors]) -> list[Tensors]:
+        return [self.run(each) for each in inputs]
+
+    def run(self, inputs: Tensors) -> Tensors:
+        try:
+            if self._evaluator is None:
+                self._evaluator = ReferenceEvaluator(onnx.load_model_from_string(self._model))
+            outputs = self._evaluator.run(None, dict(inputs))
+        except ERRORS as error:
+            raise InferenceFailed(f"onnx reference evaluator: {error}") from None
+        return dict(zip(self._evaluator.output_names, outputs, strict=True))

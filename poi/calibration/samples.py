@@ -1,0 +1,69 @@
+"""What a model is run on to be calibrated: the sample inputs beside it, and the same with a little noise."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from itertools import cycle, islice
+from pathlib import Path
+
+import numpy as np
+
+from shared.canonical import encode_canonical
+from shared.documents import InputDocument, decode_input
+from shared.errors import CodecError, ConfigError
+from shared.interfaces import Tensors
+from shared.tensors import Array
+
+LEAST_INPUTS = 256  # of tensors: sums that round differently come with different numbers
+NOISE = 0.05  # of a value's standard deviation over the samples
+
+
+def read_samples(folder: Path, file: Path | None) -> list[InputDocument]:
+    """From `file`, a JSON list of input documents, or else from what lies in the model's folder. Raises `ConfigError`."""
+    try:
+        documents = _read_list(file) if file is not None else _read_folder(folder)
+    except (OSError, ValueError, CodecError) as error:
+        raise ConfigError(f"sample inputs: {error}; expected a JSON list of input documents, see --samples") from None
+    if not documents:
+        raise ConfigError(f"{file or folder}: no sample inputs; a few dozen real ones are needed")
+    return documents
+
+
+def _read_list(file: Path) -> list[InputDocument]:
+    return [decode_input(encode_canonical(document)) for document in json.loads(file.read_text())]
+
+
+def _read_folder(folder: Path) -> list[InputDocument]:
+    if (folder / "inputs.json").exists():
+        return _read_list(folder / "inputs.json")
+    try:
+        from models.samples import read_documents
+    except ModuleNotFoundError:
+        raise ConfigError(f"{folder} has no inputs.json; write one, or name a file of inputs: --samples") from None
+    return read_documents(folder)
+
+
+def with_noise(inputs: Sequence[Tensors], least: int = LEAST_INPUTS) -> list[Tensors]:
+    """The inputs, and noisy copies of those that have floats until there are `least`."""
+    floats = {name for name, array in inputs[0].items() if array.dtype.kind == "f"}
+    if not floats or len(inputs) >= least:
+        return list(inputs)
+    noise = np.random.default_rng(0)
+    deviation = {name: _deviation([sample[name] for sample in inputs]) for name in floats}
+    copies = islice(cycle(inputs), least - len(inputs))
+    return [*inputs, *({**sample, **_blurred(sample, deviation, noise)} for sample in copies)]
+
+
+def _blurred(sample: Tensors, deviation: Tensors, noise: np.random.Generator) -> dict[str, Array]:
+    return {
+        name: (sample[name] + NOISE * each * noise.standard_normal(sample[name].shape)).astype(sample[name].dtype)
+        for name, each in deviation.items()
+    }
+
+
+def _deviation(arrays: list[Array]) -> Array:
+    """Of each value over the samples; of the whole tensor where their shapes differ."""
+    if len({array.shape for array in arrays}) > 1 or len(arrays) == 1:
+        return np.std(np.concatenate([array.ravel() for array in arrays]))
+    return np.asarray(np.std(np.stack(arrays), axis=0))
