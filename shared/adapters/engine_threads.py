@@ -102,16 +102,18 @@ class Shelf(Generic[K]):
         self._kept.move_to_end(model_hash)
         return model
 
-    def keep(self, model_hash: Digest, model: K) -> None:
-        """The newest goes in, the least recently used go out; a run that has one of those finishes."""
+    def keep(self, model_hash: Digest, model: K) -> list[K]:
+        """The newest goes in; the least recently used go out and are returned. A run that has one of those finishes."""
         self._kept[model_hash] = model
         self._kept.move_to_end(model_hash)
         self._fingerprints[model_hash] = model.fingerprint
         self._fingerprints.move_to_end(model_hash)
+        gone = []
         while sum(kept.size for kept in self._kept.values()) > self._max_bytes:
-            self._kept.popitem(last=False)
+            gone.append(self._kept.popitem(last=False)[1])
         while len(self._fingerprints) > MAX_FINGERPRINTS:
             self._fingerprints.popitem(last=False)
+        return gone
 
     def fingerprint(self, model_hash: Digest) -> Fingerprint:
         """Of the latest session of this model, even when it has gone. Raises `InferenceFailed` when there was none."""
@@ -120,5 +122,8 @@ class Shelf(Generic[K]):
         except KeyError:
             raise InferenceFailed(f"model {model_hash.hex()} was never loaded") from None
 
-    def clear(self) -> None:
+    def clear(self) -> list[K]:
+        """What was kept."""
+        kept = list(self._kept.values())
         self._kept.clear()
+        return kept

@@ -27,7 +27,7 @@ LEAST_OPSET: Final = 13  # before it, Squeeze, ReduceSum and Softmax mean someth
 # nodes grow more than their weights.
 MAX_GROWTH: Final = 10
 ROOM_BYTES: Final = 4 << 20
-MAX_MODEL_BYTES: Final = (1 << 31) - 1  # where Protocol Buffers end
+MAX_FILE_BYTES: Final = (1 << 31) - 1  # where Protocol Buffers end
 
 
 class Rule(Protocol):

@@ -24,7 +24,7 @@ from shared.adapters.onnx_double import Doubling
 from shared.adapters.onnx_file import check_onnx
 from shared.adapters.onnx_graph import (
     LEAST_OPSET,
-    MAX_MODEL_BYTES,
+    MAX_FILE_BYTES,
     Emitter,
     Rule,
     declare_scores,
@@ -79,9 +79,9 @@ def _rewritten(model: bytes, precision: Literal["fp64", LowPrecision], *, keeps_
     else:
         rule = Rounding(emitter, types, precision)
     rewrite(parsed.graph, rule, emitter)
-    if parsed.ByteSize() > MAX_MODEL_BYTES:
+    if parsed.ByteSize() > MAX_FILE_BYTES:
         raise InferenceFailed(
-            f"in {precision} the model has more than {MAX_MODEL_BYTES} bytes, which no ONNX file may have"
+            f"in {precision} the model has more than {MAX_FILE_BYTES} bytes, which no ONNX file may have"
         )
     return parsed.SerializeToString()
 
