@@ -72,11 +72,12 @@ def alternatives(sampler: Sampler, logits: Logits, position: int, margin: float)
     """The tokens beside the pick that miss being it by `margin` at most, the nearest first."""
     allowed = logits.astype(np.float64)
     allowed[sampler.banned] = -np.inf
-    perturbed = allowed + sampler.temperature * gumbel(sampler.task_id, position, len(allowed))
     pick, kept = sampler.pick(logits, position), sampler.top_k if sampler.temperature else 0
-    near = perturbed >= perturbed[pick] - margin
     if 0 < kept < len(allowed):
-        near &= allowed >= np.partition(allowed, -kept)[-kept] - margin
+        near = allowed >= np.partition(allowed, -kept)[-kept] - margin
+    else:
+        perturbed = allowed + sampler.temperature * gumbel(sampler.task_id, position, len(allowed))
+        near = perturbed >= perturbed[pick] - margin
     near[pick] = False
     misses = {int(token): sampler.miss(logits, position, int(token), margin) for token in np.flatnonzero(near)}
     return sorted((token for token, miss in misses.items() if miss <= margin), key=misses.__getitem__)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Final
 
 import msgspec
@@ -11,11 +10,12 @@ import numpy as np
 
 from poi.cheats.cheat import TEXT, Cheat, Forwards, Play
 from poi.cheats.graph import NotApplicable
-from poi.cheats.writing import Written, publish, write
+from poi.cheats.writing import Written, publish, sampler_for, second_best, write
 from shared.documents import Output, TextOutput
 from shared.reasons import InvalidReason
 from shared.verification.decoder import prompt_tokens, spec_of
 from shared.verification.method import Compute, Method, Work
+from shared.verification.sampling import Logits
 
 EXTRA_TOKENS: Final = 8
 
@@ -54,17 +54,21 @@ async def _padded(honest: Method, work: Work, compute: Compute, others: Forwards
 
 
 async def _longer(honest: Method, work: Work, compute: Compute, others: Forwards) -> Output:
-    """Where tokens are paid for, more of them."""
-    spec, asked = spec_of(work.card), work.parameters.max_tokens
+    """Where tokens are paid for, more of them: an end that comes too soon is passed over."""
+    spec, asked, sampler = spec_of(work.card), work.parameters.max_tokens, sampler_for(work)
     room = spec.context - len(prompt_tokens(spec, work.document)) - asked
-    written = await write(work, compute.run, max_tokens=asked + min(EXTRA_TOKENS, room))
-    if len(written) <= asked:
-        raise NotApplicable("the text ends by itself, or has no room to go on")
-    return publish(work, written)
+    if room < 1:
+        raise NotApplicable("the context has no room for more")
+
+    def pick(logits: Logits, position: int) -> int:
+        token = sampler.pick(logits, position)
+        return second_best(sampler, logits, position) if token == spec.eos else token
+
+    return publish(work, await write(work, compute.run, pick=pick, max_tokens=asked + min(EXTRA_TOKENS, room)))
 
 
 async def _misnamed(honest: Method, work: Work, compute: Compute, others: Forwards) -> Output:
-    output = await honest.prove(work, replace(compute))
+    output = await honest.prove(work, compute)
     if not isinstance(output, TextOutput):
         raise NotApplicable("no text")
     return msgspec.structs.replace(output, stop="length" if output.stop == "eos" else "eos")

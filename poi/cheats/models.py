@@ -16,20 +16,29 @@ from shared.verification.method import Compute, Method, Work
 
 TREES: Final = frozenset({"half the trees", "fp16 thresholds"})
 CACHES: Final = {"KV int8": 127, "KV int4": 7}
+# As near to the model as its own rounding: a text seldom shows them, a tensor not always.
+SMALLEST: Final = frozenset({"nudged weights", "fine-tuned 1 step, rate 1e-6"})
 
 
 def model_cheats() -> Iterator[Cheat]:
     for name in (*WEIGHT_CHEATS, *ARITHMETIC):
-        yield _cheat(name, TENSORS if name in TREES else ANY_KIND, other_model(name))
+        yield _cheat(name, TENSORS if name in TREES else ANY_KIND, other_model(name), name)
     for name in TRAINED:
-        yield _cheat(name, TEXT, other_model(name))
-    yield _cheat(DECOY, TENSORS, other_model(DECOY))
+        yield _cheat(name, TEXT, other_model(name), name)
+    yield _cheat(DECOY, TENSORS, other_model(DECOY), DECOY)
     for name, steps in CACHES.items():
-        yield Cheat(name=name, kinds=TEXT, expected=WRONG_NUMBERS | WRONG_TOKENS, play=quantise_cache(steps))
+        yield _cheat(name, TEXT, quantise_cache(steps), model=None)
 
 
-def _cheat(name: str, kinds: frozenset[Kind], play: Play) -> Cheat:
-    return Cheat(name=name, kinds=kinds, expected=WRONG_NUMBERS | WRONG_TOKENS, play=play, model=name)
+def _cheat(name: str, kinds: frozenset[Kind], play: Play, model: str | None) -> Cheat:
+    return Cheat(
+        name=name,
+        kinds=kinds,
+        expected=WRONG_NUMBERS | WRONG_TOKENS,
+        play=play,
+        model=model,
+        surely_refused=name not in SMALLEST,
+    )
 
 
 def other_model(name: str) -> Play:

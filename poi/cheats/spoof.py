@@ -7,6 +7,7 @@ held to the sampler, can give it away.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Final
 
 from poi.cheats.cheat import TEXT, WRONG_TOKENS, Cheat, Forwards, Play
 from poi.cheats.graph import NotApplicable
@@ -15,7 +16,10 @@ from shared.verification.decoder import spec_of
 from shared.verification.method import Compute, Method, Work
 from shared.verification.text import recomputed_logits, text_output
 
-CERTAIN = frozenset({"random output"})  # whose every token is one that no sampler picks
+# Whose text is another one altogether. The others write the honest text often enough, and have then delivered it.
+CERTAIN: Final = frozenset(
+    {"copied output", "layer skipped", "model of another seed", "random output", "smaller model"}
+)
 
 
 def spoofed_cheats(cheats: Iterable[Cheat]) -> Iterator[Cheat]:
