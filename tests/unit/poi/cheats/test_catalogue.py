@@ -16,10 +16,11 @@ from shared.profiles import MAX_MARGIN, Profile
 from shared.tensors import decode_tensor
 from shared.types import Verdict
 from shared.verification.tensor import published_of, score_of
-from tests.cheating import SAMPLED, Subject, subject
+from tests.cheating import MODELS, SAMPLED, Subject, subject
 
-TEXT, DIGITS, DIABETES, WINE = MODELS = ("text", "digits", "diabetes", "wine")
-KINDS = {TEXT: "text", DIGITS: "classify", DIABETES: "tensor", WINE: "classify"}
+TEXT, DIGITS, DIABETES, WINE = "text", "digits", "diabetes", "wine"
+SHIPPED = sorted(path.parent.name for path in MODELS.glob("*/card.json"))
+TENSORS = [name for name in SHIPPED if name != TEXT]
 WITHIN = "adaptive: values within the tolerance"
 # The report's 31, each as it is called here.
 REPORTED = """fp16 weights|bf16 weights|fp8 weights|int8 weights|int4 weights|int8 dynamic|KV int8|KV int4
@@ -30,6 +31,7 @@ temperature raised by 0.1|temperature lowered by 0.1|greedy instead of sampled|t
 one token substituted|copied output|random output"""
 # Trees have no weights and no layers, the regressor has no residuals, and neither of the others has trees.
 NOT_ON = {
+    "sentences": {"half the trees", "fp16 thresholds"},
     DIGITS: {"half the trees", "fp16 thresholds"},
     DIABETES: {"half the trees", "fp16 thresholds", "layer skipped"},
     TEXT: set[str](),
@@ -38,7 +40,9 @@ NOT_ON = {
         *("1 % pruned", "10 % pruned", "layer skipped", "nudged weights", "tf32 arithmetic"),
     },
 }
-PLAYED = [(model, name) for model in MODELS for name, cheat in CHEATS.items() if KINDS[model] in cheat.kinds]
+PLAYED = [
+    (model, name) for model in SHIPPED for name, cheat in CHEATS.items() if subject(model).card.kind in cheat.kinds
+]
 
 
 def test_the_list_has_all_of_the_report() -> None:
@@ -51,7 +55,7 @@ def test_the_list_has_all_of_the_report() -> None:
 
 @pytest.mark.parametrize(("model", "name"), PLAYED)
 async def test_a_cheat_is_refused_or_delivers_the_honest_output(model: str, name: str) -> None:
-    one, cheat = await subject(model), CHEATS[name]
+    one, cheat = subject(model), CHEATS[name]
     if name in NOT_ON[model]:
         with pytest.raises(NotApplicable):
             await one.cheat(name, one.work(0))
@@ -77,16 +81,16 @@ async def check_refused_or_honest(one: Subject, cheat: Cheat, number: int) -> No
         assert cheat.name == WITHIN  # what a tolerance leaves; of tensors nothing else passes
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", SHIPPED)
 async def test_honest_outputs_pass_under_the_same_cards(model: str) -> None:
-    one = await subject(model)
+    one = subject(model)
     for number in range(4):
         judged = await one.judge(one.work(number), await one.honest(one.work(number)))
         assert (judged.verdict, judged.score <= 1) == (Verdict.VALID, True)
 
 
 async def test_what_has_no_sampler_cannot_be_sampled_otherwise() -> None:
-    one = await subject(TEXT)
+    one = subject(TEXT)
     greedy = one.work(0, Parameters(max_tokens=8))
     for name in (
         "temperature raised by 0.1",
@@ -105,7 +109,7 @@ async def test_what_has_no_sampler_cannot_be_sampled_otherwise() -> None:
 
 
 async def test_too_short_a_text_has_no_other_end() -> None:
-    one = await subject(TEXT)
+    one = subject(TEXT)
     single = one.work(0, Parameters(max_tokens=1))
     for name in ("stopped early by an end token", "cut before its end", "padded after its end"):
         with pytest.raises(NotApplicable, match="one token"):
@@ -115,7 +119,7 @@ async def test_too_short_a_text_has_no_other_end() -> None:
 # --- what they publish ---------------------------------------------------------------------------------
 async def texts(name: str, parameters: Parameters = SAMPLED) -> tuple[TextOutput, TextOutput]:
     """The honest text and the cheat's, of the same task."""
-    one = await subject(TEXT)
+    one = subject(TEXT)
     work = one.work(3, parameters)
     honest, cheating = await one.honest(work), await one.cheat(name, work)
     assert isinstance(honest, TextOutput)
@@ -142,7 +146,7 @@ async def test_an_edited_prompt_is_hidden_or_declared(edit: str) -> None:
 
 
 async def test_a_substituted_token_is_one_and_what_follows_is_consistent() -> None:
-    one = await subject(TEXT)
+    one = subject(TEXT)
     honest, cheating = await texts("one token substituted")
     place = next(i for i, pair in enumerate(zip(honest.tokens, cheating.tokens, strict=True)) if pair[0] != pair[1])
     judged = await one.judge(one.work(3), cheating)
@@ -174,7 +178,7 @@ async def test_ends_are_moved_and_tokens_stay() -> None:
 
 
 async def test_a_spoof_has_the_true_logits_under_the_cheap_tokens() -> None:
-    one = await subject(TEXT)
+    one = subject(TEXT)
     plain, spoof = (
         await one.cheat("int4 weights", one.work(3)),
         await one.cheat("prefill spoof: int4 weights", one.work(3)),
@@ -187,7 +191,7 @@ async def test_a_spoof_has_the_true_logits_under_the_cheap_tokens() -> None:
 
 
 async def test_a_tampered_tensor_differs_in_one_value_by_a_hundred_tolerances() -> None:
-    one = await subject(DIGITS)
+    one = subject(DIGITS)
     honest, cheating = await one.honest(one.work(0)), await one.cheat("tampered tensor", one.work(0))
     assert isinstance(honest, ClassifyOutput)
     assert isinstance(cheating, ClassifyOutput)
@@ -199,7 +203,7 @@ async def test_a_tampered_tensor_differs_in_one_value_by_a_hundred_tolerances() 
 
 async def test_the_same_task_is_cheated_in_the_same_way_again() -> None:
     for model, names in ((TEXT, ("random output", "one token substituted")), (DIGITS, ("random output",))):
-        one = await subject(model)
+        one = subject(model)
         for name in names:
             assert await one.cheat(name, one.work(5)) == await one.cheat(name, one.work(5))
             assert await one.cheat(name, one.work(5)) != await one.cheat(name, one.work(6))
@@ -207,7 +211,7 @@ async def test_the_same_task_is_cheated_in_the_same_way_again() -> None:
 
 # --- the adversary that has read the card --------------------------------------------------------------
 async def test_an_adversary_changes_tokens_where_the_margin_is_wide_and_passes() -> None:
-    one = await subject(TEXT)
+    one = subject(TEXT)
     assert one.card.text is not None
     card = with_margin(one, MAX_MARGIN[Profile.BF16] / one.card.text.margin)
     work = replace(one.work(0), card=card)
@@ -220,15 +224,15 @@ async def test_an_adversary_changes_tokens_where_the_margin_is_wide_and_passes()
 
 
 async def test_an_adversary_finds_nothing_to_change_within_a_calibrated_margin() -> None:
-    one = await subject(TEXT)
+    one = subject(TEXT)
     honest, steered = await one.honest(one.work(0)), await steer(one.work(0), one.compute)
     assert isinstance(honest, TextOutput)
     assert (steered.free, steered.output.tokens) == (0, honest.tokens)
 
 
-@pytest.mark.parametrize("model", [DIGITS, DIABETES, WINE])
+@pytest.mark.parametrize("model", TENSORS)
 async def test_values_can_be_moved_by_almost_a_tolerance(model: str) -> None:
-    one = await subject(model)
+    one = subject(model)
     work = one.work(0)
     leaning, honest = await one.cheat(WITHIN, work), await one.honest(work)
     moved, true = published_of(one.card, leaning), published_of(one.card, honest)
