@@ -64,8 +64,9 @@ def _quantised(rows: Weights, steps: int) -> Weights:
 
 
 def _scale(largest: Weights, steps: float) -> Weights:
-    """Of one step; 1 for a channel of zeros."""
-    return np.where(largest > 0, largest / np.float32(steps), np.float32(1)).astype(np.float32)
+    """Of one step; 1 where there is nothing to scale, or next to nothing."""
+    scale = (largest / np.float32(steps)).astype(np.float32)
+    return np.where(scale > np.finfo(np.float32).tiny, scale, np.float32(1)).astype(np.float32)
 
 
 # --- other models ------------------------------------------------------------------------------------
