@@ -137,6 +137,38 @@ def deploy(
     raise typer.Exit(run_deploy(chain_rpc, config_dir, attesters, models))
 
 
+# --- models --------------------------------------------------------------------------------------
+@app.command("calibrate")
+def calibrate_model(
+    model: Annotated[Path, typer.Argument(metavar="MODEL_DIR", help="A folder with model.onnx and about.json.")],
+    profile: Annotated[str | None, typer.Option(help="Instead of the one in about.json: fp32, exact-fp64, …")] = None,
+    method: Annotated[str | None, typer.Option(help="Instead of the one in about.json: tensor, exact, …")] = None,
+    samples: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A JSON list of input documents, instead of the folder's."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where card.json and golden.json go; without it MODEL_DIR.")
+    ] = None,
+    sign: Annotated[
+        Path | None, typer.Option(metavar="KEYSTORE", help="Sign the card with this node's operator key.")
+    ] = None,
+    password_file: PasswordFile = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Where the report goes; without it calibration/ beside the card."),
+    ] = None,
+) -> None:
+    """Measure how far honest runs of a model lie apart and how far cheats lie from them, and write its card."""
+    from poi.calibration.command import Options, main
+
+    options = Options(model, profile, method, samples, out, sign, password_file, report)
+    try:
+        raise typer.Exit(main(options))
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None
+
+
 # --- operators -----------------------------------------------------------------------------------
 @operator_app.command("register")
 def operator_register(

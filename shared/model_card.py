@@ -29,6 +29,7 @@ from shared.card_parts import (
     TextSpec,
     Tolerance,
 )
+from shared.card_signatures import MAX_SIGNATURES, check_signatures
 from shared.constants import MAX_CARD_BYTES
 from shared.errors import CodecError
 from shared.profiles import MAX_MARGIN, MAX_RELATIVE_TOLERANCE, MIN_SEPARATION, Profile
@@ -78,13 +79,14 @@ class ModelCard(Form, frozen=True):
     sequence: Sequence | None = None
     service: Service | None = None
     feed: Feed | None = None
-    signatures: Annotated[tuple[CalibratorSignature, ...], Meta(max_length=16)] = ()
+    signatures: Annotated[tuple[CalibratorSignature, ...], Meta(max_length=MAX_SIGNATURES)] = ()
 
 
 def decode_card(data: bytes) -> ModelCard:
-    """Raises `CodecError` unless it is canonical and fit to be verified by its method."""
+    """Raises `CodecError` unless it is canonical, fit to be verified by its method, and signed by whom it says."""
     card = decode_canonical(data, ModelCard, "model card", max_bytes=MAX_CARD_BYTES)
     check_card(card)
+    check_signatures(card)
     return card
 
 

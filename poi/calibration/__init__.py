@@ -1,1 +1,1 @@
-"""`poi calibrate`: how far honest runs of a model lie apart, how far cheats lie from them, and the card that says so."""
+"""`poi calibrate`: how far honest runs of a model lie apart, how far cheats lie from them, and a card that says it."""

@@ -2,107 +2,124 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from poi.calibration.card import (
-    check_separation,
-    cid_of,
-    draft_card,
-    finished,
-    scores_of,
-    with_calibration,
-    with_limits,
-)
+import msgspec
+
 from poi.calibration.cheats import changed_models
+from poi.calibration.draft import cid_of, draft_card
 from poi.calibration.golden import golden_vectors
+from poi.calibration.limits import score_of, with_limits
 from poi.calibration.matrix import honest_matrix
-from poi.calibration.measure import Caught, Honest, Say, Spread, run_matrix, spread_of, try_cheat
+from poi.calibration.measure import Caught, Honest, Spread, run_matrix, spread_of, try_cheat
+from poi.calibration.progress import Progress
+from poi.calibration.publish import separation_of
 from poi.calibration.samples import read_samples
+from poi.calibration.similarity import with_error_rates
 from poi.calibration.subject import Sample, tensor_samples, text_samples
 from shared.adapters.onnx_precision import Precision, convert
-from shared.adapters.onnx_runner import Runner, version
-from shared.card_parts import Golden
-from shared.documents import ModelCard
+from shared.adapters.onnx_runner import Runner
+from shared.card_parts import Calibration, Golden
+from shared.documents import InputDocument, ModelCard
 from shared.golden import encode_golden
 from shared.profiles import Profile
 from shared.verification.method import Compute
 
-PRECISION_OF: Final[dict[Profile, Precision]] = {
+PRECISION_OF: Final[Mapping[Profile, Precision]] = {
     Profile.EXACT_INT: "native",
     Profile.EXACT_FP64: "fp64",
     Profile.FP32: "native",
     Profile.FP16: "fp16",
     Profile.BF16: "bf16",
 }
-CHEATED_TEXTS: Final = 16
+CHEATED_TEXTS: Final = 16  # a cheat writes each of its texts token by token
 
 
 @dataclass(frozen=True)
 class Calibrated:
-    """A finished card, its golden vectors, and what was measured on the way."""
+    """A card with all of its numbers, which may be none to publish; its golden vectors; and what was measured."""
 
     card: ModelCard
     golden: bytes
-    samples: Sequence[Sample]
     honest: Honest
     spread: Spread
-    caught: dict[str, Caught]
+    caught: Mapping[str, Caught]
 
     def honest_scores(self) -> dict[str, list[float]]:
-        """Of every sample from the reference, in tolerances, by distinct configuration."""
-        return {
-            name: [scores_of(self.card, distances) for distances in each] for name, each in self.spread.each.items()
-        }
+        """Of every sample against the reference, by configuration; those that gave equal bytes once."""
+        return {name: [score_of(self.card, distances) for distances in each] for name, each in self.spread.each.items()}
 
 
 async def calibrate(
-    folder: Path, *, samples: Path | None = None, profile: str | None = None, method: str | None = None, say: Say
+    folder: Path,
+    *,
+    samples: Path | None = None,
+    profile: str | None = None,
+    method: str | None = None,
+    progress: Progress,
 ) -> Calibrated:
-    """Raises `ConfigError` for a folder that is none, `CalibrationFailed` where no card can be made."""
+    """Raises `ConfigError` for a folder that is none, `CalibrationFailed` where no tolerance of the profile will do,
+    `InferenceFailed` where the model does not run, or not in float64."""
     draft, model = draft_card(folder, profile=profile, method=method)
     documents = read_samples(folder, samples)
     runner = Runner(convert(model, PRECISION_OF[draft.profile]))
-    work = await text_samples(draft, documents, runner.forward) if draft.text else tensor_samples(draft, documents)
-    say(f"{draft.name}: {len(work)} samples")
-    honest = run_matrix(draft, honest_matrix(draft, runner), work, say)
-    reference = _reference(draft, runner, model)
-    by_reference = [reference.run(sample.inputs) for sample in work]
-    spread = await spread_of(draft, work, honest, by_reference)
-    limited = with_limits(draft, spread, by_reference)
-    caught, floor = await _try_cheats(limited, folder, model, work, Compute(runner.forward, reference.forward), say)
-    card = with_calibration(
+    # An exact profile is its own reference: what it computes in is what everybody else must.
+    reference = runner if draft.profile.is_exact else Runner(convert(model, "fp64"))
+    work = await _samples(draft, documents, runner)
+    honest = run_matrix(draft, honest_matrix(draft, runner), work, progress)
+    with progress.of("distances between honest runs"):
+        computed = [reference.run(sample.inputs) for sample in work]
+        spread = await spread_of(draft, work, honest, computed)
+        limited = with_limits(draft, spread, computed)
+    attester = Compute(runner.forward, reference.forward)
+    caught, floor = await _try_cheats(limited, folder, model, work, attester, progress)
+    if limited.similarity is not None:
+        limited = await with_error_rates(limited, limited.similarity, work, honest, caught.values())
+    with progress.of("golden vectors"):
+        vectors = await golden_vectors(limited, documents, reference.forward)
+        golden = encode_golden(limited, vectors)
+    card = msgspec.structs.replace(
         limited,
-        engines=(version(),),
-        samples=len(work),
-        configurations={name: scores_of(limited, spread.from_reference[twin]) for name, twin in honest.same_as.items()},
-        honest_max=scores_of(limited, spread.largest),
-        cheats={name: each.as_card_has_it(sets_floor=floor[name]) for name, each in caught.items()},
+        calibration=_calibration(limited, len(work), honest, spread, caught, floor),
+        golden=Golden(cid=cid_of(golden), vectors=len(vectors)),
     )
-    check_separation(card)
-    vectors = await golden_vectors(card, documents, reference.forward)
-    golden = encode_golden(card, vectors)
-    return Calibrated(
-        finished(card, Golden(cid=cid_of(golden), vectors=len(vectors))), golden, work, honest, spread, caught
-    )
+    return Calibrated(card, golden, honest, spread, caught)
 
 
-def _reference(card: ModelCard, runner: Runner, model: bytes) -> Runner:
-    """The same graph in float64; of an exact profile what it is computed in anyway."""
-    return runner if card.profile.is_exact else Runner(convert(model, "fp64"))
+async def _samples(draft: ModelCard, documents: Sequence[InputDocument], runner: Runner) -> list[Sample]:
+    if draft.text is None:
+        return tensor_samples(draft, documents)
+    return await text_samples(draft, documents, runner.forward)
 
 
 async def _try_cheats(
-    card: ModelCard, folder: Path, model: bytes, samples: Sequence[Sample], honest: Compute, say: Say
-) -> tuple[dict[str, Caught], dict[str, bool]]:
+    card: ModelCard, folder: Path, model: bytes, samples: Sequence[Sample], attester: Compute, progress: Progress
+) -> tuple[dict[str, Caught], set[str]]:
+    """What was caught of each cheat, and the names of those that set the floor."""
     caught: dict[str, Caught] = {}
-    floor: dict[str, bool] = {}
+    floor: set[str] = set()
     tried = samples if card.text is None else samples[:CHEATED_TEXTS]
     for changed in changed_models(folder, model):
-        cheat = Runner(convert(changed.model, PRECISION_OF[card.profile]))
-        measured = await try_cheat(card, tried, cheat.forward, honest)
-        caught[changed.name], floor[changed.name] = measured, changed.sets_floor
-        say(f"{changed.name}: nearest {min(measured.scores):.3g} tolerances, {measured.seconds:.1f} s")
+        with progress.of(f"cheat: {changed.name}") as note:
+            cheat = Runner(convert(changed.model, PRECISION_OF[card.profile]))
+            caught[changed.name] = await try_cheat(card, tried, cheat.forward, attester)
+            floor |= {changed.name} if changed.sets_floor else set()
+            note(f"nearest {min(caught[changed.name].scores):.3g} tolerances")
     return caught, floor
+
+
+def _calibration(
+    card: ModelCard, samples: int, honest: Honest, spread: Spread, caught: Mapping[str, Caught], floor: set[str]
+) -> Calibration:
+    cheats = {name: each.as_in_card(sets_floor=name in floor) for name, each in caught.items()}
+    return Calibration(
+        engines=tuple(honest.engines),
+        samples=samples,
+        configurations={name: score_of(card, spread.from_reference[twin]) for name, twin in honest.same_as.items()},
+        honest_max=score_of(card, spread.largest),
+        cheats=cheats,
+        separation=separation_of(cheats),
+    )

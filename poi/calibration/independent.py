@@ -35,3 +35,7 @@ class Evaluator:
         except ERRORS as error:
             raise InferenceFailed(f"onnx reference evaluator: {error}") from None
         return dict(zip(self._evaluator.output_names, outputs, strict=True))
+
+
+def version() -> str:
+    return f"onnx {onnx.__version__} reference evaluator"

@@ -11,9 +11,9 @@ from typing import Final
 
 import numpy as np
 
-from poi.calibration.independent import Evaluator
+from poi.calibration import emulated, independent
 from poi.calibration.subject import past_of
-from shared.adapters.onnx_runner import LEVELS, Runner, Setting, providers
+from shared.adapters.onnx_runner import LEVELS, Runner, Setting, providers, version
 from shared.documents import ModelCard
 from shared.interfaces import Tensors
 from shared.tensors import Array
@@ -30,6 +30,7 @@ class Configuration:
     """One way to run the model. `run` may raise what its engine raises."""
 
     name: str
+    engine: str  # with its version
     run: RunAll
 
 
@@ -45,7 +46,14 @@ def honest_matrix(card: ModelCard, runner: Runner) -> Iterator[Configuration]:
             yield from _text_shapes(card, runner, setting)
         else:
             yield from _batch_shapes(card, runner, setting)
-    yield Configuration("onnx reference evaluator, float32", Evaluator(runner.model).run_all)
+    yield Configuration("onnx reference evaluator", independent.version(), independent.Evaluator(runner.model).run_all)
+    names = ["logits"] if card.text is not None else [spec.name for spec in card.outputs]
+    for cpu, instructions in emulated.CPUS.items() if emulated.is_available() else ():
+        yield Configuration(f"emulated {cpu} ({instructions})", version(), partial(_emulated, cpu, runner.model, names))
+
+
+def _emulated(cpu: str, model: bytes, names: Sequence[str], inputs: Sequence[Tensors]) -> list[Tensors]:
+    return emulated.run_emulated(cpu, model, inputs, names)
 
 
 def _threads() -> list[int]:
@@ -54,7 +62,7 @@ def _threads() -> list[int]:
 
 def _batch_shapes(card: ModelCard, runner: Runner, setting: Setting) -> Iterator[Configuration]:
     for size in BATCHES if runner.has_free_batch() else (1,):
-        yield Configuration(_named(setting, f"batch {size}"), partial(_in_batches, runner, setting, size))
+        yield Configuration(_named(setting, f"batch {size}"), version(), partial(_in_batches, runner, setting, size))
 
 
 def _in_batches(runner: Runner, setting: Setting, size: int, inputs: Sequence[Tensors]) -> list[Tensors]:
@@ -79,9 +87,11 @@ def _split(outputs: dict[str, Array], rows: list[int]) -> list[Tensors]:
 
 def _text_shapes(card: ModelCard, runner: Runner, setting: Setting) -> Iterator[Configuration]:
     for size in TEXT_BATCHES:
-        yield Configuration(_named(setting, f"prefill, batch {size}"), partial(_prefill, card, runner, setting, size))
+        yield Configuration(
+            _named(setting, f"prefill, batch {size}"), version(), partial(_prefill, card, runner, setting, size)
+        )
     if setting.optimisation in ("all", "off"):
-        yield Configuration(_named(setting, "token by token"), partial(_decode, card, runner, setting))
+        yield Configuration(_named(setting, "token by token"), version(), partial(_decode, card, runner, setting))
 
 
 def _prefill(card: ModelCard, runner: Runner, setting: Setting, size: int, inputs: Sequence[Tensors]) -> list[Tensors]:
@@ -114,4 +124,5 @@ def _decode_one(card: ModelCard, runner: Runner, setting: Setting, ids: Array) -
 
 def _named(setting: Setting, shape: str) -> str:
     device = "" if setting.provider == "CPUExecutionProvider" else f"{setting.provider}, "
-    return f"{device}{setting.threads} threads, optimisation {setting.optimisation}, {shape}"
+    threads = "1 thread" if setting.threads == 1 else f"{setting.threads} threads"
+    return f"{device}{threads}, optimisation {setting.optimisation}, {shape}"

@@ -7,7 +7,7 @@ are tolerances they are measured under a card whose every tolerance is 1, and so
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any, Final
@@ -16,7 +16,8 @@ import msgspec
 import numpy as np
 
 from poi.calibration.matrix import Configuration
-from poi.calibration.subject import Sample, compared, giving, publish
+from poi.calibration.progress import Progress
+from poi.calibration.subject import Sample, compared, giving, logits_of, publish
 from shared.card_parts import Cheat, Tolerance
 from shared.documents import ModelCard
 from shared.errors import InferenceFailed
@@ -26,9 +27,8 @@ from shared.verification import METHODS
 from shared.verification.method import Compute, Forward, Measurement, Measuring, invalid
 
 MOST_SCORE: Final = 1e30  # what a card can hold for "infinitely far"
-SHARED: Final = "distance of "
+MOST_REASON: Final = 200  # characters of an engine's complaint
 
-Say = Callable[[str], None]
 Unit = Mapping[str, float]  # distances in the units of the outputs; `margin` in logits
 
 
@@ -37,36 +37,51 @@ class Honest:
     """What the honest configurations gave: for each the outputs of all samples. `distinct` has one name for all that
     gave the same bytes."""
 
-    baseline: list[Tensors]
+    baseline: list[Tensors] = field(default_factory=list)  # with the caches of a decoder, which no method compares
     distinct: dict[str, list[Tensors]] = field(default_factory=dict)
     same_as: dict[str, str] = field(default_factory=dict)  # every configuration: the one in `distinct`
     seconds: dict[str, float] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)  # and why
+    engines: list[str] = field(default_factory=list)  # with their versions
 
 
-def run_matrix(card: ModelCard, matrix: Iterable[Configuration], samples: Sequence[Sample], say: Say) -> Honest:
+def run_matrix(
+    card: ModelCard, matrix: Iterable[Configuration], samples: Sequence[Sample], progress: Progress
+) -> Honest:
     """Every configuration on every sample. Raises `InferenceFailed` when not even the first runs; later ones that this
     machine or this model cannot have are skipped by name."""
-    honest = Honest([])
+    honest = Honest()
+    inputs = [sample.inputs for sample in samples]
     for configuration in matrix:
-        started = time.perf_counter()
-        try:
-            outputs = configuration.run([sample.inputs for sample in samples])
-        except InferenceFailed as error:
-            if not honest.baseline:
-                raise
-            honest.skipped[configuration.name] = str(error).splitlines()[0][:200]
-            say(f"{configuration.name}: skipped, {honest.skipped[configuration.name]}")
-            continue
-        honest.baseline = honest.baseline or outputs
-        kept = [compared(card, each) for each in outputs]
-        twin = next((name for name, others in honest.distinct.items() if _are_equal(kept, others)), None)
-        if twin is None:
-            honest.distinct[configuration.name] = kept
-        honest.same_as[configuration.name] = twin or configuration.name
-        honest.seconds[configuration.name] = time.perf_counter() - started
-        say(f"{configuration.name}: {honest.seconds[configuration.name]:.1f} s" + (f", as {twin}" if twin else ""))
+        with progress.of(configuration.name) as note:
+            started = time.perf_counter()
+            try:
+                outputs = configuration.run(inputs)
+            except InferenceFailed as error:
+                if not honest.baseline:
+                    raise
+                honest.skipped[configuration.name] = _first_line(error)
+                note(f"skipped: {_first_line(error)}")
+                continue
+            honest.seconds[configuration.name] = time.perf_counter() - started
+            _add(honest, card, configuration, outputs)
+            if configuration.name not in honest.distinct:
+                note("bytes seen before")
     return honest
+
+
+def _add(honest: Honest, card: ModelCard, configuration: Configuration, outputs: list[Tensors]) -> None:
+    honest.baseline = honest.baseline or outputs
+    kept: list[Tensors] = [compared(card, each) for each in outputs]
+    name = next((name for name, others in honest.distinct.items() if _are_equal(kept, others)), configuration.name)
+    honest.distinct.setdefault(name, kept)
+    honest.same_as[configuration.name] = name
+    if configuration.engine not in honest.engines:
+        honest.engines.append(configuration.engine)
+
+
+def _first_line(error: InferenceFailed) -> str:
+    return (str(error).splitlines() or ["no reason given"])[0][:MOST_REASON]
 
 
 def _are_equal(one: Sequence[Tensors], other: Sequence[Tensors]) -> bool:
@@ -89,7 +104,7 @@ class Spread:
 
 async def spread_of(card: ModelCard, samples: Sequence[Sample], honest: Honest, reference: Sequence[Tensors]) -> Spread:
     unit = unit_card(card)
-    each = {
+    each: dict[str, list[Unit]] = {
         name: [await _distance(unit, sample, *pair) for sample, *pair in zip(samples, outputs, reference, strict=True)]
         for name, outputs in honest.distinct.items()
     }
@@ -117,12 +132,11 @@ async def _distance(unit: ModelCard, sample: Sample, claimed: Tensors, computed:
     measured = await _measuring(unit).measure(work, publish(sample, claimed), giving(computed))
     if unit.profile.is_exact:
         return {"score": measured.score}
-    distances = {name: measured.statistics[f"{SHARED}{name}"] for name in unit.tolerances}
+    distances = {name: measured.statistics[f"distance of {name}"] for name in unit.tolerances}
     if sample.text is None:
         return distances
-    start = len(sample.text.prompt) - 1
-    apart = np.abs(claimed["logits"][0, start:].astype(np.float64) - computed["logits"][0, start:])
-    return {**distances, "margin": float(apart.max())}
+    ours, theirs = (logits_of(sample.text, each).astype(np.float64) for each in (claimed, computed))
+    return {**distances, "margin": float(np.abs(ours - theirs).max())}
 
 
 def _measuring(card: ModelCard) -> Measuring:
@@ -147,9 +161,8 @@ class Caught:
 
     scores: list[float]
     is_rejected: list[bool]
-    seconds: float
 
-    def as_card_has_it(self, *, sets_floor: bool) -> Cheat:
+    def as_in_card(self, *, sets_floor: bool) -> Cheat:
         return Cheat(
             smallest_score=min(self.scores),
             caught=sum(self.is_rejected) / len(self.is_rejected),
@@ -159,12 +172,10 @@ class Caught:
 
 async def try_cheat(card: ModelCard, samples: Sequence[Sample], cheat: Forward, honest: Compute) -> Caught:
     """The cheat performs, an honest attester judges; `card` is complete but for its cheats."""
-    started = time.perf_counter()
     judged = [await _judge(card, sample, cheat, honest) for sample in samples]
     return Caught(
         [min(score, MOST_SCORE) for score, _ in judged],
         [is_rejected for _, is_rejected in judged],
-        time.perf_counter() - started,
     )
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import cycle, islice
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from shared.canonical import encode_canonical
 from shared.documents import InputDocument, decode_input
@@ -15,12 +16,14 @@ from shared.errors import CodecError, ConfigError
 from shared.interfaces import Tensors
 from shared.tensors import Array
 
+Float64 = npt.NDArray[np.float64]
+
 LEAST_INPUTS = 256  # of tensors: sums that round differently come with different numbers
 NOISE = 0.05  # of a value's standard deviation over the samples
 
 
 def read_samples(folder: Path, file: Path | None) -> list[InputDocument]:
-    """From `file`, a JSON list of input documents, or else from what lies in the model's folder. Raises `ConfigError`."""
+    """From `file`, a JSON list of input documents, or else from what lies beside the model. Raises `ConfigError`."""
     try:
         documents = _read_list(file) if file is not None else _read_folder(folder)
     except (OSError, ValueError, CodecError) as error:
@@ -46,24 +49,27 @@ def _read_folder(folder: Path) -> list[InputDocument]:
 
 def with_noise(inputs: Sequence[Tensors], least: int = LEAST_INPUTS) -> list[Tensors]:
     """The inputs, and noisy copies of those that have floats until there are `least`."""
-    floats = {name for name, array in inputs[0].items() if array.dtype.kind == "f"}
+    floats = [name for name, array in inputs[0].items() if array.dtype.kind == "f"]
     if not floats or len(inputs) >= least:
         return list(inputs)
     noise = np.random.default_rng(0)
-    deviation = {name: _deviation([sample[name] for sample in inputs]) for name in floats}
+    deviations = {name: _deviation([sample[name] for sample in inputs]) for name in floats}
     copies = islice(cycle(inputs), least - len(inputs))
-    return [*inputs, *({**sample, **_blurred(sample, deviation, noise)} for sample in copies)]
+    return [*inputs, *(_blurred(sample, deviations, noise) for sample in copies)]
 
 
-def _blurred(sample: Tensors, deviation: Tensors, noise: np.random.Generator) -> dict[str, Array]:
-    return {
-        name: (sample[name] + NOISE * each * noise.standard_normal(sample[name].shape)).astype(sample[name].dtype)
-        for name, each in deviation.items()
-    }
+def _blurred(sample: Tensors, deviations: Mapping[str, Float64], noise: np.random.Generator) -> Tensors:
+    blurred = dict(sample)
+    for name, deviation in deviations.items():
+        array = sample[name]
+        moved = array.astype(np.float64) + NOISE * deviation * noise.standard_normal(array.shape)
+        blurred[name] = moved.astype(array.dtype)
+    return blurred
 
 
-def _deviation(arrays: list[Array]) -> Array:
-    """Of each value over the samples; of the whole tensor where their shapes differ."""
-    if len({array.shape for array in arrays}) > 1 or len(arrays) == 1:
-        return np.std(np.concatenate([array.ravel() for array in arrays]))
-    return np.asarray(np.std(np.stack(arrays), axis=0))
+def _deviation(arrays: Sequence[Array]) -> Float64:
+    """Of each value over the samples; of all values together where there is one sample, or where shapes differ."""
+    wide = [array.astype(np.float64) for array in arrays]
+    if len(wide) == 1 or len({array.shape for array in wide}) > 1:
+        return np.asarray(np.std(np.concatenate([array.ravel() for array in wide])))
+    return np.asarray(np.std(np.stack(wide), axis=0))

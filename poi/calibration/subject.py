@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, cast
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from shared.tensors import Array
 from shared.types import Address, Digest
 from shared.verification.decoder import empty_past, spec_of
 from shared.verification.method import Compute, Forward, Work
+from shared.verification.sampling import Logits
 from shared.verification.tensor import output_of
 from shared.verification.text import SeededText, text_output
 
@@ -81,8 +82,13 @@ def publish(sample: Sample, computed: Tensors) -> Output:
     """What a performer whose model gave `computed` publishes of it."""
     if sample.text is None:
         return output_of(sample.work.card, computed)
-    logits = computed["logits"][0, len(sample.text.prompt) - 1 :]
+    logits = logits_of(sample.text, computed)
     return text_output(spec_of(sample.work.card), sample.text.prompt, sample.text.tokens, logits)
+
+
+def logits_of(text: TextOutput, computed: Tensors) -> Logits:
+    """(tokens, vocabulary): those before each of the text's own tokens."""
+    return cast("Logits", computed["logits"][0, len(text.prompt) - 1 :])
 
 
 def giving(computed: Tensors) -> Forward:
@@ -95,6 +101,8 @@ def giving(computed: Tensors) -> Forward:
 
 
 def compared(card: ModelCard, computed: Mapping[str, Array]) -> dict[str, Array]:
-    """The outputs that a method looks at: a decoder's cache is none, and large."""
-    names = ["logits"] if card.text is not None else [spec.name for spec in card.outputs]
-    return {name: computed[name] for name in names}
+    """The outputs that a method looks at, in an exact profile as they are published. A decoder's cache is none."""
+    specs = [spec for spec in card.outputs if card.text is None or spec.name == "logits"]
+    if card.profile.is_exact:
+        return {spec.name: computed[spec.name].astype(spec.dtype, copy=False) for spec in specs}
+    return {spec.name: computed[spec.name] for spec in specs}
