@@ -18,7 +18,21 @@ from urllib.parse import urlsplit
 import msgspec
 
 from shared import constants
-from shared.config_rules import CONTRACT, FILE, HOST, HOSTS, LISTEN, PUBLIC_URL, URL, Rule, choice, ids, integer, number
+from shared.config_rules import (
+    CONTRACT,
+    FILE,
+    HOST,
+    HOSTS,
+    LISTEN,
+    OPTIONAL_FILE,
+    PUBLIC_URL,
+    URL,
+    Rule,
+    choice,
+    ids,
+    integer,
+    number,
+)
 from shared.errors import ConfigError
 from shared.types import Address
 
@@ -81,11 +95,16 @@ class ContentConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class InferenceConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """The engine."""
+    """The engine. The keys of one kind of engine matter to that kind alone."""
 
+    engine: Annotated[Literal["onnx", "genai", "openai"], choice("onnx", "genai", "openai")] = "onnx"
     provider: Annotated[Literal["cpu", "cuda"], choice("cpu", "cuda")] = "cpu"
     threads: Annotated[int, integer(0, 256, "threads")] = 0
     max_loaded_bytes: Annotated[int, integer(16 * MIB, TIB, "bytes")] = 4 * GIB
+    genai_dir: Annotated[Path, FILE] = Path("genai")
+    openai_url: Annotated[str, PUBLIC_URL] = ""
+    openai_key_file: Annotated[Path | None, OPTIONAL_FILE] = None
+    openai_style: Annotated[Literal["vllm", "openai", "llamacpp"], choice("vllm", "openai", "llamacpp")] = "vllm"
 
 
 class ServicesConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -205,6 +224,7 @@ def parse(
     sections = {section: _section(kind, section, given, base) for section, kind in SECTIONS.items()}
     config = msgspec.convert(sections, Config)
     _check_gateway(config.http)
+    _check_engine(config.inference)
     return config
 
 
@@ -268,6 +288,11 @@ def _check_gateway(http: HttpConfig) -> None:
             f"http.public_url is missing: nobody can reach this node's gateway at {http.host}, "
             "so say under which URL it is reached from outside"
         )
+
+
+def _check_engine(inference: InferenceConfig) -> None:
+    if inference.engine == "openai" and not inference.openai_url:
+        raise ConfigError('inference.openai_url is missing: the engine is "openai", so say where its server is')
 
 
 def _toml_value(text: str) -> object:

@@ -123,6 +123,10 @@ def _parse_path(value: Any) -> Path:
     return Path(value).expanduser()
 
 
+def _parse_optional_path(value: Any) -> Path | None:
+    return None if value in ("", None) else _parse_path(value)
+
+
 URL = Rule("an http or https URL", _parse_url, is_shown=False)  # RPC addresses often hold an API key
 PUBLIC_URL = Rule('an http or https URL without user, query and fragment, or ""', _parse_public_url, is_shown=False)
 CONTRACT = Rule("a contract's address (0x and 40 hex digits, not zero, EIP-55 capitals right if any)", _parse_address)
@@ -134,3 +138,4 @@ HOSTS = Rule(
     is_text=False,
 )
 FILE = Rule("a path", _parse_path)
+OPTIONAL_FILE = Rule('a path, or ""', _parse_optional_path)

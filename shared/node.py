@@ -23,7 +23,7 @@ from shared.adapters.chain_evm import (
 from shared.adapters.clock import SystemClock
 from shared.adapters.content_network import EmbeddedContentStore
 from shared.adapters.counting import CountingGossip, CountingSettlement
-from shared.adapters.engine_onnx import OnnxEngine
+from shared.adapters.engines import OpenEngine, open_engine, open_reference
 from shared.adapters.gossip_libp2p import LibP2PGossip
 from shared.adapters.http_json import open_caller
 from shared.adapters.signers import LocalIdentitySigner, LocalVoteSigner
@@ -68,7 +68,8 @@ class Node:
     gossip: CountingGossip
     libp2p: LibP2PGossip
     content: EmbeddedContentStore
-    engine: OnnxEngine
+    engine: OpenEngine
+    reference: OpenEngine  # decides what is close; see `open_reference`
     library: ModelLibrary
     store: SqliteStore
     guard: SqliteVoteGuard
@@ -124,18 +125,9 @@ async def open_node(config: Config, role: str) -> AsyncIterator[Node]:
                 max_bytes=config.content.max_bytes,
             )
         )
-        engine = OnnxEngine(
-            max_loaded_bytes=config.inference.max_loaded_bytes,
-            provider=config.inference.provider,
-            threads=config.inference.threads,
-        )
-        reference = OnnxEngine(
-            max_loaded_bytes=config.inference.max_loaded_bytes,
-            threads=config.inference.threads,
-            precision="fp64",
-        )
-        for each in (engine, reference):
-            stack.push_async_callback(each.close)
+        engine, reference = open_engine(config.inference), open_reference(config.inference)
+        stack.push_async_callback(engine.close)
+        stack.push_async_callback(reference.close)
         caller = await stack.enter_async_context(open_caller(None))
         feeds = await stack.enter_async_context(open_caller(frozenset(config.services.feed_hosts)))
         await roster.refresh()
@@ -162,6 +154,7 @@ async def open_node(config: Config, role: str) -> AsyncIterator[Node]:
             libp2p=gossip,
             content=content,
             engine=engine,
+            reference=reference,
             library=ModelLibrary(content=content, engines={Profile.FP32: engine}, reference=reference),
             store=store,
             guard=guard,

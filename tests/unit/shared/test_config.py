@@ -111,7 +111,12 @@ GOOD = [
     ("p2p.listen", "/ip6/::/tcp/0", "/ip6/::/tcp/0"),
     ("http.port", 0, 0),
     ("http.public_url", "https://node.example/", "https://node.example"),
+    ("inference.engine", "genai", "genai"),
     ("inference.provider", "cuda", "cuda"),
+    ("inference.openai_url", "http://127.0.0.1:8000/", "http://127.0.0.1:8000"),
+    ("inference.openai_key_file", "key", Path("/base/key")),
+    ("inference.openai_key_file", "", None),
+    ("inference.openai_style", "llamacpp", "llamacpp"),
     ("performer.definitions", [0, 7, 65535], (0, 7, 65535)),
     ("services.execution_url", "http://127.0.0.1:4003/task/execute/", "http://127.0.0.1:4003/task/execute"),
     ("services.feed_hosts", ["api.example.org", "127.0.0.1:8080"], ("api.example.org", "127.0.0.1:8080")),
@@ -123,7 +128,14 @@ GOOD = [
 @pytest.mark.parametrize(("name", "raw", "expected"), GOOD, ids=lambda value: str(value)[:32])
 def test_a_value_in_range_is_taken(name: str, raw: Any, expected: Any) -> None:
     got = value_of(parse({name: raw}), name)
-    assert got == (bytes.fromhex(raw[2:]) if expected is None else expected)
+    is_address = expected is None and raw.startswith("0x")
+    assert got == (bytes.fromhex(raw[2:]) if is_address else expected)
+
+
+def test_an_engine_behind_a_url_needs_the_url() -> None:
+    with pytest.raises(ConfigError, match=r"^inference\.openai_url is missing"):
+        parse({"inference.engine": "openai"})
+    assert parse({"inference.engine": "openai", "inference.openai_url": "http://a"}).inference.engine == "openai"
 
 
 def test_a_home_folder_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,6 +200,11 @@ BAD = [
     ("http.public_url", "node.example", "expected an http or https URL"),
     ("content.max_bytes", 64 * 2**20 - 1, "expected an integer from 67108864 to 17592186044416 bytes, got 67108863"),
     ("content.max_bytes", 2**44 + 1, "expected an integer from 67108864 to 17592186044416 bytes"),
+    ("inference.engine", "tensorrt", 'expected one of "onnx", "genai", "openai", got \'tensorrt\''),
+    ("inference.genai_dir", "", "expected a path, got ''"),
+    ("inference.openai_url", "ftp://server", "expected an http or https URL"),
+    ("inference.openai_key_file", "a\0b", 'expected a path, or "", got'),
+    ("inference.openai_style", "tgi", 'expected one of "vllm", "openai", "llamacpp", got \'tgi\''),
     ("inference.provider", "tpu", 'expected one of "cpu", "cuda", got \'tpu\''),
     ("inference.threads", 257, "expected an integer from 0 to 256 threads, got 257"),
     ("inference.max_loaded_bytes", 1e9, "expected an integer from 16777216 to 1099511627776 bytes"),
