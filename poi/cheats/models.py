@@ -12,12 +12,13 @@ from poi.cheats.graph import NotApplicable
 from poi.cheats.others import ARITHMETIC, DECOY, TRAINED
 from poi.cheats.weights import WEIGHT_CHEATS
 from shared.documents import Output
+from shared.errors import InferenceFailed
 from shared.verification.method import Compute, Method, Work
 
 TREES: Final = frozenset({"half the trees", "fp16 thresholds"})
 CACHES: Final = {"KV int8": 127, "KV int4": 7}
-# As near to the model as its own rounding: a text seldom shows them, a tensor not always.
-SMALLEST: Final = frozenset({"nudged weights", "fine-tuned 1 step, rate 1e-6"})
+# As near to the model as its own rounding, which a text seldom shows; or apt to overflow, and give nothing at all.
+UNSURE: Final = frozenset({"nudged weights", "fine-tuned 1 step, rate 1e-6", *ARITHMETIC})
 
 
 def model_cheats() -> Iterator[Cheat]:
@@ -37,7 +38,7 @@ def _cheat(name: str, kinds: frozenset[Kind], play: Play, model: str | None) -> 
         expected=WRONG_NUMBERS | WRONG_TOKENS,
         play=play,
         model=model,
-        surely_refused=name not in SMALLEST,
+        surely_refused=name not in UNSURE,
     )
 
 
@@ -45,7 +46,10 @@ def other_model(name: str) -> Play:
     """The honest performer's half on another model."""
 
     async def play(honest: Method, work: Work, compute: Compute, others: Forwards) -> Output:
-        return await honest.prove(work, replace(compute, run=others(name)))
+        try:
+            return await honest.prove(work, replace(compute, run=others(name)))
+        except InferenceFailed as error:  # as float16 where the model needs larger numbers than it has
+            raise NotApplicable(str(error)) from None
 
     return play
 

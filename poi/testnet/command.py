@@ -97,7 +97,7 @@ async def _drive_live(console: Console, network: LocalNetwork, runs: list[Run]) 
     """A table that fills itself on a terminal, a line for each step elsewhere."""
     if not console.is_terminal:
         return await drive(
-            network, runs, lambda run: console.print(f"  {run.errand.kind}, {run.errand.asked}: {run.stage}")
+            network, runs, lambda run: console.print(f"  {run.errand.title}, {run.errand.asked}: {run.stage}")
         )
     with Live(task_table(runs, console), console=console, refresh_per_second=8) as live:
         return await drive(network, runs, lambda _: live.update(task_table(runs, console)))

@@ -40,7 +40,7 @@ class Run:
         """Honest: approved on chain. A lie: rejected on chain, and stake of the liar gone for it."""
         if self.on_chain is None:
             return False
-        if self.errand.lie is None:
+        if self.errand.cheat is None:
             return self.on_chain.verdict is Verdict.VALID
         return self.on_chain.verdict is Verdict.INVALID and self.slash is not None and self.slash.amount_wei > 0
 
@@ -49,7 +49,7 @@ async def drive(network: LocalNetwork, runs: list[Run], changed: Callable[[Run],
     """Until every errand has ended one way or the other, and what it cost is paid: where the money went. `changed` is
     called at every new stage."""
     async with open_requester(network) as requester:
-        lies = sum(run.errand.lie is not None for run in runs)
+        lies = sum(run.errand.cheat is not None for run in runs)
         tasks_of = {PERFORMER: len(runs) - lies, LIAR: lies}
         await requester.deposit(
             {network.member(name).address: count + SPARE_TASKS for name, count in tasks_of.items() if count}
@@ -76,7 +76,7 @@ async def _drive(network: LocalNetwork, requester: Requester, runs: list[Run], c
         async def one(run: Run) -> None:
             async with slots:
                 try:
-                    await _send(network, honest if run.errand.lie is None else liar, chain, run, changed)
+                    await _send(network, honest if run.errand.cheat is None else liar, chain, run, changed)
                 except PoiError as error:
                     run.failure = str(error)
                     _stage(run, "failed", changed)
@@ -101,7 +101,7 @@ async def _send(
     run.view = await client.wait(run.task_id, timeout_seconds=TASK_SECONDS)
     run.on_chain = await chain.wait_settled(run.task_id, TASK_SECONDS)
     _stage(run, _settled_stage(run), changed)
-    if run.errand.lie is not None and run.on_chain is not None and run.on_chain.verdict is Verdict.INVALID:
+    if run.errand.cheat is not None and run.on_chain is not None and run.on_chain.verdict is Verdict.INVALID:
         run.slash = await chain.wait_slashed(run.task_id, SLASH_SECONDS)
         _stage(run, "slashed" if run.slash else "rejected", changed)
 
@@ -112,7 +112,7 @@ async def _prepare(network: LocalNetwork, client: PoiClient, run: Run) -> dict[s
         errand = run.errand
         definition = network.definitions[errand.model]
         task_id, call = await client.prepare(definition, errand.document, errand.parameters, fee=network.fees.total)
-        if errand.lie is None or lie_of(task_id) is errand.lie:
+        if errand.cheat is None or lie_of(task_id, errand.kind) is errand.cheat:
             return call
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import aiohttp
 
 from poi.deployment import POLL_SECONDS, Member, Model, deploy_network, make_keys, write_config
-from poi.testnet.plan import DIGITS, MODEL_NAMES, MODELS, model_folder
+from poi.testnet.plan import MODEL_NAMES, MODELS, model_folder
 from poi.testnet.processes import NodeProcess, Supervisor
 from shared.adapters import deploy
 from shared.adapters.anvil import Anvil, AnvilSettings
@@ -75,8 +75,8 @@ async def open_network(
             # Only the performer is handed the models: everybody else fetches them from it by CID.
             own = {"models_dir": str(MODELS)} if member.name == PERFORMER else {}
             config = write_config(member, anvil.url, deployment, performer=own, log={"format": "console"})
-            decoy = model_folder(DIGITS) / "decoy.onnx" if member.name == LIAR else None
-            supervisor.start(member.name, member.role, config, decoy_model=decoy)
+            lying_about = MODELS if member.name == LIAR else None
+            supervisor.start(member.name, member.role, config, lying_about=lying_about)
             await asyncio.sleep(0)  # starting blocks while the server imports: let Ctrl-C in between
         await _wait_until_ready(supervisor, members, len(definitions))
         say(f"{len(members)} nodes up, models fetched by CID and loaded")

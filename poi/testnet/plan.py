@@ -1,37 +1,45 @@
-"""What the testnet sends: digit images and text prompts in turn, honest ones and lies."""
+"""What the testnet sends: honest tasks of every kind of model in turn, and cheats drawn from the list."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
+import random
+from collections import Counter
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from poi.testnet.lies import LIES, Lie
+from poi.cheats import Cheat, NotApplicable
+from poi.cheats.others import other_model
+from poi.testnet.lies import LIES
+from poi.testnet.words import WORDS
+from shared.documents import InputDocument, ModelCard, decode_card, encode_input
 from shared.errors import ConfigError
 
-MODELS = Path(__file__).resolve().parents[2] / "models"
-DIGITS, TEXT = "digits", "text"
-MODEL_NAMES = (DIGITS, TEXT)
-TOKENS = 32
-TEMPERATURES = (0, 0.8)
-FULL_INTENSITY = 16
+MODELS: Final = Path(__file__).resolve().parents[2] / "models"
+# An image classifier, a decoder, a regressor, a tree ensemble.
+MODEL_NAMES: Final = ("digits", "text", "diabetes", "wine")
+TOKENS: Final = 32
+TEMPERATURES: Final = (0.0, 0.8)
+CHEATED_TEMPERATURE: Final = 0.8  # a greedy text has no sampler to cheat with
+SEED: Final = 4  # of the draw, so that the same command sends the same cheats
 
 
 @dataclass(frozen=True)
 class Errand:
-    """One task to send. `lie` is None for an honest one."""
+    """One task to send, and the cheat that the lying performer shall play on it; None for an honest one."""
 
     model: str
-    document: dict[str, Any]
+    kind: str  # of output, as the card has it
+    document: str  # JSON
     parameters: dict[str, Any]
     asked: str
-    lie: Lie | None = None
+    cheat: Cheat | None = None
 
     @property
-    def kind(self) -> str:
+    def title(self) -> str:
         """For the table and the JSON."""
-        return self.model if self.lie is None else f"{self.model}: {self.lie}"
+        return self.model if self.cheat is None else f"{self.model}: {self.cheat.name}"
 
 
 def model_folder(name: str) -> Path:
@@ -43,41 +51,61 @@ def model_folder(name: str) -> Path:
 
 
 def plan(tasks: int, cheats: int) -> list[Errand]:
-    """`tasks` honest errands, then `cheats` lies of each kind in turn."""
-    samples, prompts = _samples(), _prompts()
-    honest = [_digit(samples, i // 2) if i % 2 == 0 else _prompt(prompts, i // 2) for i in range(tasks)]
-    return honest + [_lie(samples, prompts, i) for i in range(cheats)]
+    """`tasks` honest errands, then `cheats` lies."""
+    count = len(MODEL_NAMES)
+    honest = [_errand(MODEL_NAMES[i % count], i // count, TEMPERATURES[i // count % 2]) for i in range(tasks)]
+    return honest + [
+        replace(_errand(name, len(documents(name)) // 2 + i, CHEATED_TEMPERATURE), cheat=cheat)
+        for i, (name, cheat) in enumerate(draw(cheats))
+    ]
 
 
-def _lie(samples: list[dict[str, Any]], prompts: list[str], i: int) -> Errand:
-    lie = LIES[i % len(LIES)]
-    is_text = lie is Lie.MADE_UP and (i // len(LIES)) % 2 == 1
-    errand = _prompt(prompts, i) if is_text else _digit(samples, i + len(samples) // 2)
-    return Errand(errand.model, errand.document, errand.parameters, errand.asked, lie)
+def draw(count: int) -> list[tuple[str, Cheat]]:
+    """Models, and the cheat on each: every cheat once before one comes again, the models as even as that lets them be,
+    and of what is left always a cheat whose reasons were seen least."""
+    pairs = [(name, cheat) for name in MODEL_NAMES for cheat in LIES[card_of(name).kind]]
+    random.Random(SEED).shuffle(pairs)
+    drawn: list[tuple[str, Cheat]] = []
+    for _ in range(count):
+        times = Counter(cheat.name for _, cheat in drawn)
+        models = Counter(name for name, _ in drawn)
+        reasons = Counter(cheat.expected for _, cheat in drawn)
+        ranked = sorted(pairs, key=lambda pair: (times[pair[1].name], models[pair[0]], reasons[pair[1].expected]))
+        drawn.append(next(pair for pair in ranked if _is_playable(*pair)))
+    return drawn
 
 
-def _digit(samples: list[dict[str, Any]], i: int) -> Errand:
-    import numpy as np
-
-    from shared.tensors import encode_tensor
-
-    sample = samples[i % len(samples)]
-    image = np.array(sample["pixels"], np.float32).reshape(1, 1, 8, 8) / np.float32(FULL_INTENSITY)
-    return Errand(DIGITS, {"tensors": {"image": encode_tensor(image)}}, {}, f"image of a {sample['label']}")
-
-
-def _prompt(prompts: list[str], i: int) -> Errand:
-    prompt = prompts[i % len(prompts)]
-    temperature = TEMPERATURES[i % len(TEMPERATURES)]
-    how = "greedy" if temperature == 0 else f"T {temperature}"
-    parameters = {"max_tokens": TOKENS, "temperature": temperature, "top_k": 0}
-    return Errand(TEXT, {"prompt": prompt}, parameters, f"“{prompt}…”, {how}")
+@cache
+def _is_playable(name: str, cheat: Cheat) -> bool:
+    """The model has what the cheat would run instead."""
+    if cheat.model is None:
+        return True
+    folder = model_folder(name)
+    try:
+        other_model(cheat.model, (folder / "model.onnx").read_bytes(), folder)
+    except NotApplicable:
+        return False
+    return True
 
 
-def _samples() -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = json.loads((model_folder(DIGITS) / "samples.json").read_text())
-    return rows
+def _errand(name: str, number: int, temperature: float) -> Errand:
+    card, document = card_of(name), documents(name)[number % len(documents(name))]
+    asked, parameters = WORDS[name].asked(document), dict[str, Any]()
+    if card.text is not None:
+        asked += f", {'greedy' if temperature == 0 else f'T {temperature}'}"
+        parameters = {"max_tokens": TOKENS, "temperature": temperature, "top_k": 0}
+    return Errand(name, card.kind, encode_input(document).decode(), parameters, asked)
 
 
-def _prompts() -> list[str]:
-    return [prompt for prompt in json.loads((model_folder(TEXT) / "prompts.json").read_text()) if prompt]
+@cache
+def card_of(name: str) -> ModelCard:
+    return decode_card((model_folder(name) / "card.json").read_bytes())
+
+
+@cache
+def documents(name: str) -> list[InputDocument]:
+    """The sample inputs beside the model; an empty prompt has nothing to show and nothing to cheat with."""
+    folder = model_folder(name)
+    from models.samples import read_documents  # beside the code, as the models are: not in a wheel
+
+    return [document for document in read_documents(folder) if document.prompt != ""]

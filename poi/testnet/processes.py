@@ -60,12 +60,12 @@ class Supervisor:
         finally:
             signal.signal(signal.SIGINT, before)
 
-    def start(self, name: str, role: str, config: Path, *, decoy_model: Path | None = None) -> NodeProcess:
-        """`decoy_model` makes it the liar."""
+    def start(self, name: str, role: str, config: Path, *, lying_about: Path | None = None) -> NodeProcess:
+        """`lying_about`, the folder of models, makes it the liar."""
         ours, theirs = self._context.Pipe()
         log_file = config.with_suffix(".log")
         process = self._context.Process(
-            target=run_child, args=(role, config, log_file, theirs, decoy_model), name=name, daemon=True
+            target=run_child, args=(role, config, log_file, theirs, lying_about), name=name, daemon=True
         )
         process.start()
         theirs.close()
@@ -88,15 +88,15 @@ class Supervisor:
             node.process.join()
 
 
-def run_child(role: str, config: Path, log_file: Path, lifeline: Connection, decoy_model: Path | None) -> None:
+def run_child(role: str, config: Path, log_file: Path, lifeline: Connection, lying_about: Path | None) -> None:
     """The child's whole life."""
     # Ctrl-C reaches the whole foreground group; who ends first is the supervisor's to order.
     os.setsid()
     _redirect(log_file)
-    sys.exit(asyncio.run(_run(role, config, lifeline, decoy_model)))
+    sys.exit(asyncio.run(_run(role, config, lifeline, lying_about)))
 
 
-async def _run(role: str, config: Path, lifeline: Connection, decoy_model: Path | None) -> int:
+async def _run(role: str, config: Path, lifeline: Connection, lying_about: Path | None) -> int:
     from poi.run import run_role
     from shared.config import load
 
@@ -110,10 +110,10 @@ async def _run(role: str, config: Path, lifeline: Connection, decoy_model: Path 
 
     loop.add_reader(lifeline.fileno(), end)  # readable means closed: nobody writes
     arguments: dict[str, Any] = {"stop": stop}
-    if decoy_model is not None:
+    if lying_about is not None:
         from poi.testnet.lies import lying_methods
 
-        arguments["methods"] = lying_methods(decoy_model)
+        arguments["methods"] = lying_methods(lying_about)
     return await run_role(role, load(config, environ={}), **arguments)
 
 

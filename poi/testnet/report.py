@@ -15,13 +15,16 @@ from poi.deployment import ETHER, POWER_UNIT_WEI
 from poi.testnet.drive import Run
 from poi.testnet.money import Books
 from poi.testnet.network import LocalNetwork
+from poi.testnet.plan import MODEL_NAMES, Errand
 from poi.testnet.readback import OnChain
+from poi.testnet.words import WORDS
 from shared.types import Verdict
 
 POWER_UNITS_PER_ETHER = ETHER // POWER_UNIT_WEI
 STYLES = {"approved": "green", "slashed": "red", "rejected": "red"}
 FIGURES = (("for:against", 12), ("verdict", 8), ("certified", 9), ("settled", 7), ("gas", 14))
-FIGURES_WIDTH = 8 + 6 + sum(width for _, width in FIGURES) + 21  # fixed columns, and what is between all
+MODEL_WIDTH = max(map(len, MODEL_NAMES))
+FIGURES_WIDTH = 8 + MODEL_WIDTH + sum(width for _, width in FIGURES) + 21  # fixed columns, and what is between all
 MIN_TEXT_WIDTH = 10
 VERDICTS = {Verdict.VALID: "approved", Verdict.INVALID: "rejected"}
 
@@ -30,14 +33,14 @@ def task_table(runs: list[Run], console: Console) -> Table:
     """One row a task and one line a row; powers in ether of stake. What was asked and answered takes the room left."""
     table = _table("Tasks")
     table.add_column("task", width=8)
-    table.add_column("model", width=6)
+    table.add_column("model", width=MODEL_WIDTH)
     text_width = max(MIN_TEXT_WIDTH, (console.width - FIGURES_WIDTH) // 2)
     for name in ("asked", "answer"):
         table.add_column(name, no_wrap=True, overflow="ellipsis", width=text_width)
     for name, width in FIGURES:
         table.add_column(name, justify="right", no_wrap=True, width=width)
     for run in runs:
-        table.add_row(*_cells(run), style=STYLES.get(run.stage) if run.errand.lie else None)
+        table.add_row(*_cells(run), style=STYLES.get(run.stage) if run.errand.cheat else None)
     return table
 
 
@@ -98,8 +101,8 @@ def _accounts(network: LocalNetwork, books: Books) -> list[tuple[str, int, int]]
 
 
 def print_summary(console: Console, runs: list[Run], books: Books, wall_seconds: float) -> None:
-    honest = [run for run in runs if run.errand.lie is None]
-    lies = [run for run in runs if run.errand.lie is not None]
+    honest = [run for run in runs if run.errand.cheat is None]
+    lies = [run for run in runs if run.errand.cheat is not None]
     approved = sum(run.is_as_expected for run in honest)
     caught = sum(run.is_as_expected for run in lies)
     console.print(
@@ -117,7 +120,7 @@ def print_summary(console: Console, runs: list[Run], books: Books, wall_seconds:
     for run in runs:
         if not run.is_as_expected:
             why = run.failure or run.view.get("failure") or f"ended as {run.stage}"
-            console.print(f"  {run.errand.kind}, {run.errand.asked}: {why}", style="red")
+            console.print(f"  {run.errand.title}, {run.errand.asked}: {why}", style="red")
 
 
 def write_json(
@@ -174,8 +177,8 @@ def _task_json(run: Run) -> dict[str, Any]:
     votes, timings = run.view.get("votes") or {}, run.view.get("timings") or {}
     return {
         "task_id": f"0x{run.task_id.hex()}" if run.task_id else None,
-        "kind": run.errand.kind,
-        "honest": run.errand.lie is None,
+        "kind": run.errand.title,
+        "honest": run.errand.cheat is None,
         "verdict": VERDICTS[run.on_chain.verdict] if run.on_chain else None,
         "valid_power": votes.get("validPower"),
         "invalid_power": votes.get("invalidPower"),
@@ -188,12 +191,12 @@ def _task_json(run: Run) -> dict[str, Any]:
 
 def _cells(run: Run) -> tuple[str, ...]:
     timings = run.view.get("timings") or {}
-    lie = f"{run.errand.lie}: " if run.errand.lie else ""
+    cheat = f"{run.errand.cheat.name}: " if run.errand.cheat else ""
     return (
         run.task_id.hex()[:8] if run.task_id else "",
         run.errand.model,
-        f"{lie}{run.errand.asked}",
-        _answer(run.view.get("result")),
+        f"{cheat}{run.errand.asked}",
+        _answer(run.errand, run.view.get("result")),
         _votes(run.view.get("votes")),
         run.stage,
         _duration(timings.get("certificateMs")),
@@ -202,12 +205,8 @@ def _cells(run: Run) -> tuple[str, ...]:
     )
 
 
-def _answer(result: dict[str, Any] | None) -> str:
-    if result is None:
-        return ""
-    if result["kind"] == "classify":
-        return f"a {result['label']}"
-    return "…" + " ".join(str(result.get("text", "")).split())
+def _answer(errand: Errand, result: dict[str, Any] | None) -> str:
+    return "" if result is None else WORDS[errand.model].answered(result)
 
 
 def _votes(votes: dict[str, Any] | None) -> str:

@@ -21,7 +21,7 @@ from shared.types import Cid, Digest, TaskInfo, Verdict
 from shared.verification import METHODS
 from shared.verification.method import Judgement, invalid
 from shared.workflow import Task
-from tests.simnet.models import decoy
+from tests.simnet.models import others_of
 from tests.simnet.plan import person
 
 OTHER_LABEL = (9).to_bytes(32, "big")
@@ -61,8 +61,8 @@ def forger(node: Node) -> Attester:
 
 # --- performers ----------------------------------------------------------------------------------
 def liar(node: Node) -> Performer:
-    """A performer of `poi.testnet.lies`: which lie it tells, the task id says."""
-    return Performer.from_node(node, methods={name: LyingMethod(method, decoy()) for name, method in METHODS.items()})
+    """A performer of `poi.testnet.lies`: which cheat it plays, the task id says."""
+    return Performer.from_node(node, methods={name: LyingMethod(method, others_of) for name, method in METHODS.items()})
 
 
 class Swindler(Performer):

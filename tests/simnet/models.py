@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from functools import cache
 
 from models.samples import read_documents
+from poi.cheats import Forwards
+from poi.cheats.others import other_model
 from shared.adapters.memory.engine import FunctionEngine, FunctionModel
+from shared.adapters.onnx_runner import Runner
 from shared.documents import ModelCard, encode_input
 from shared.types import Digest
-from shared.verification.method import Forward
 from tests.inference_support import MODELS, card_of, runner_of
 
 RUN_SECONDS = 0.02  # of virtual time: what a small model takes on a busy machine
@@ -50,6 +52,12 @@ def engine_of(names: tuple[str, ...]) -> FunctionEngine:
     return FunctionEngine(models, seconds=RUN_SECONDS)
 
 
-def decoy() -> Forward:
-    """Another model with the inputs and outputs of "digits"."""
-    return runner_of("digits/decoy").forward
+def others_of(card: ModelCard) -> Forwards:
+    """What cheats run instead of the model of this card."""
+    name = next(file.parent.name for file in MODELS.glob("*/card.json") if card_of(file.parent.name) == card)
+    return lambda change: _changed(name, change).forward
+
+
+@cache
+def _changed(name: str, change: str) -> Runner:
+    return Runner(other_model(change, shipped(name).model_bytes, MODELS / name))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from poi.testnet.lies import Lie, lie_of
+from poi.cheats import CHEATS, Cheat
+from poi.testnet.lies import LIES, lie_of
 from shared.constants import MAX_PROOF_BYTES
 from shared.documents import ClassifyOutput, ProofObject
 from shared.messages import TaskMessage
@@ -21,18 +22,28 @@ from tests.simnet.virtual_time import START
 
 DISPUTE_SECONDS = 20
 SLASHED = PERFORMER_STAKE // 10
-CAUGHT = {
-    Lie.MADE_UP: InvalidReason.SCORES_DIFFER,
-    Lie.OTHER_MODEL: InvalidReason.SCORES_DIFFER,
-    Lie.TAMPERED: InvalidReason.SCORES_DIFFER,
-}
+SAMPLED = '{"max_tokens":8,"temperature":0.8,"top_k":0}'
+# One of every group; `tests/unit/poi/cheats` has them all.
+TEXT_LIES = [
+    "fp16 weights",
+    "KV int4",
+    "truncated prompt",
+    "wrong prompt, declared",
+    "another seed",
+    "stopped early by an end token",
+    "longer than asked",
+    "wrong stop reason",
+    "copied output",
+    "prefill spoof: random output",
+]
 
 
-async def _is_rejected_and_slashed(net: Network, task_id: Digest, reason: InvalidReason) -> None:
-    """By everybody, for this reason, and the stake is whole until the window is over."""
+async def _is_rejected_and_slashed(net: Network, task_id: Digest, *reasons: InvalidReason) -> None:
+    """By everybody, for one of these reasons, and the stake is whole until the window is over."""
     assert await net.final(task_id, "liar") is Phase.REJECTED
     assert net.verdict(task_id) is Verdict.INVALID
-    assert [line["reason"] for line in net.journal.said("voted", verdict="invalid")] == [str(reason)] * 4
+    said = [line["reason"] for line in net.journal.said("voted", verdict="invalid")]
+    assert said in [[str(reason)] * 4 for reason in reasons]
     [queued] = net.slashes(SlashQueued)
     assert queued.operator == net.address("liar")
     while START + net.now() < queued.executable_at - 1:
@@ -47,22 +58,21 @@ async def _is_rejected_and_slashed(net: Network, task_id: Digest, reason: Invali
     assert await net.stake("performer") == PERFORMER_STAKE
 
 
-@pytest.mark.parametrize("lie", Lie)
+@pytest.mark.parametrize("lie", LIES["classify"], ids=lambda cheat: cheat.name)
 @simulated(dispute_seconds=DISPUTE_SECONDS, roles={"liar": liar})
-async def test_each_lie_of_the_testnet_is_caught(net: Network, lie: Lie) -> None:
-    task_id = await net.ask("liar", wanted=lambda task_id: lie_of(task_id) is lie)
-    await _is_rejected_and_slashed(net, task_id, CAUGHT[lie])
+async def test_each_lie_of_the_testnet_is_caught(net: Network, lie: Cheat) -> None:
+    """Also where the model has no trees to halve: then it is another lie."""
+    task_id = await net.ask("liar", wanted=lambda task_id: lie_of(task_id, "classify") is lie)
+    await _is_rejected_and_slashed(net, task_id, *lie.expected)
 
 
+@pytest.mark.parametrize("name", TEXT_LIES)
 @simulated(models=("digits", "text"), dispute_seconds=DISPUTE_SECONDS, roles={"liar": liar})
-async def test_made_up_text_is_caught(net: Network) -> None:
+async def test_lies_about_text_are_caught(net: Network, name: str) -> None:
     task_id = await net.ask(
-        "liar",
-        model="text",
-        parameters='{"max_tokens":8,"temperature":0,"top_k":0}',
-        wanted=lambda task_id: lie_of(task_id) is Lie.MADE_UP,
+        "liar", model="text", parameters=SAMPLED, wanted=lambda task_id: lie_of(task_id, "text") is CHEATS[name]
     )
-    await _is_rejected_and_slashed(net, task_id, InvalidReason.TOKENS_DIFFER)
+    await _is_rejected_and_slashed(net, task_id, *CHEATS[name].expected)
 
 
 @simulated(dispute_seconds=DISPUTE_SECONDS, roles={"liar": Swindler.from_node})
@@ -130,7 +140,7 @@ async def test_a_bent_proof_is_invalid(net: Network, what: str) -> None:
     change, reason = BENT[what]
     net.node("liar").shelf.bend = bent_proof(change)
     # Of the liar's own lies, the one that a bent proof hides least.
-    task_id = await net.ask("liar", wanted=lambda task_id: lie_of(task_id) is Lie.OTHER_MODEL)
+    task_id = await net.ask("liar", wanted=lambda task_id: lie_of(task_id, "classify") is CHEATS["another model"])
     await _is_rejected_and_slashed(net, task_id, reason)
 
 

@@ -29,9 +29,10 @@ stale, 98 % trained|stale, 90 % trained|layer skipped|model of another seed|smal
 truncated prompt|wrong prompt|first prompt token dropped|one prompt token dropped
 temperature raised by 0.1|temperature lowered by 0.1|greedy instead of sampled|top-k 40|top-p 0.95|another seed
 one token substituted|copied output|random output"""
-# Trees have no weights and no layers, the regressor has no residuals, and neither of the others has trees.
+# Trees have no weights and no layers, the regressor has no residuals, and neither of the others has trees; the sentence
+# encoder's mask is beyond float16.
 NOT_ON = {
-    "sentences": {"half the trees", "fp16 thresholds"},
+    "sentences": {"half the trees", "fp16 thresholds", "fp16 arithmetic"},
     DIGITS: {"half the trees", "fp16 thresholds"},
     DIABETES: {"half the trees", "fp16 thresholds", "layer skipped"},
     TEXT: set[str](),
