@@ -58,7 +58,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Model:
-    """A model folder's card, checked against its ONNX file."""
+    """A model folder's card, checked against its ONNX file and its golden vectors."""
 
     name: str
     card: ModelCard
@@ -66,11 +66,16 @@ class Model:
 
     @classmethod
     def read(cls, folder: Path) -> Model:
-        """Raises `ConfigError` when card and model do not belong together."""
+        """Raises `ConfigError` when card, model and golden vectors do not belong together."""
         try:
-            card_bytes, model = (folder / "card.json").read_bytes(), (folder / "model.onnx").read_bytes()
+            card_bytes, model, golden = (
+                (folder / name).read_bytes() for name in ("card.json", "model.onnx", "golden.json")
+            )
         except OSError as error:
-            raise ConfigError(f"{folder}: expected card.json and model.onnx ({error.strerror})") from None
+            raise ConfigError(
+                f"{folder}: expected card.json, model.onnx and golden.json ({error.strerror}); `poi calibrate` makes "
+                "the first and the last"
+            ) from None
         card = decode_card(card_bytes)
         if (
             card.model is None
@@ -78,6 +83,8 @@ class Model:
             or hashlib.sha256(model).hexdigest() != card.model.sha256
         ):
             raise ConfigError(f"{folder / 'card.json'} is of another model.onnx; run `poi calibrate` again")
+        if card.golden is None or _cid_of(golden) != card.golden.cid:
+            raise ConfigError(f"{folder / 'card.json'} names other golden vectors; run `poi calibrate` again")
         return cls(folder.name, card, _cid_of(card_bytes))
 
 

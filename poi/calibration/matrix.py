@@ -16,6 +16,7 @@ from poi.calibration.subject import past_of
 from shared.adapters.onnx_runner import LEVELS, Runner, Setting, providers, version
 from shared.documents import ModelCard
 from shared.interfaces import Tensors
+from shared.profiles import Profile
 from shared.tensors import Array
 
 BATCHES: Final = (1, 8, 64)
@@ -46,7 +47,8 @@ def honest_matrix(card: ModelCard, runner: Runner) -> Iterator[Configuration]:
             yield from _text_shapes(card, runner, setting)
         else:
             yield from _batch_shapes(card, runner, setting)
-    yield Configuration("onnx reference evaluator", independent.version(), independent.Evaluator(runner.model).run_all)
+    evaluator = independent.Evaluator(runner.model, in_double=card.profile is Profile.EXACT_FP64)
+    yield Configuration("onnx reference evaluator", independent.version(), evaluator.run_all)
     names = ["logits"] if card.text is not None else [spec.name for spec in card.outputs]
     for cpu, instructions in emulated.CPUS.items() if emulated.is_available() else ():
         yield Configuration(f"emulated {cpu} ({instructions})", version(), partial(_emulated, cpu, runner.model, names))
