@@ -23,7 +23,7 @@ from shared.adapters.chain_evm import (
 from shared.adapters.clock import SystemClock
 from shared.adapters.content_network import EmbeddedContentStore
 from shared.adapters.counting import CountingGossip, CountingSettlement
-from shared.adapters.engines import OpenEngine, open_engine, open_reference
+from shared.adapters.engines import OpenEngine, engines_by_profile, open_engine, open_reference
 from shared.adapters.gossip_libp2p import LibP2PGossip
 from shared.adapters.http_json import open_caller
 from shared.adapters.signers import LocalIdentitySigner, LocalVoteSigner
@@ -36,7 +36,6 @@ from shared.messages import Topics
 from shared.metrics import Metrics
 from shared.model_library import ModelLibrary
 from shared.peer_id import to_text
-from shared.profiles import Profile
 from shared.roster import RosterWatch
 from shared.types import Address, PeerKey
 from shared.validation import GossipRules
@@ -126,8 +125,9 @@ async def open_node(config: Config, role: str) -> AsyncIterator[Node]:
             )
         )
         engine, reference = open_engine(config.inference), open_reference(config.inference)
-        stack.push_async_callback(engine.close)
-        stack.push_async_callback(reference.close)
+        engines = engines_by_profile(config.inference, engine, reference)
+        for each in {engine, reference, *engines.values()}:
+            stack.push_async_callback(each.close)
         caller = await stack.enter_async_context(open_caller(None))
         feeds = await stack.enter_async_context(open_caller(frozenset(config.services.feed_hosts)))
         await roster.refresh()
@@ -155,7 +155,7 @@ async def open_node(config: Config, role: str) -> AsyncIterator[Node]:
             content=content,
             engine=engine,
             reference=reference,
-            library=ModelLibrary(content=content, engines={Profile.FP32: engine}, reference=reference),
+            library=ModelLibrary(content=content, engines=engines, reference=reference),
             store=store,
             guard=guard,
             methods={

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from shared.adapters.engine_genai import GenaiEngine
 from shared.adapters.engine_onnx import OnnxEngine
 from shared.adapters.engine_openai import OpenAiEngine
+from shared.adapters.onnx_precision import Precision
 from shared.config import InferenceConfig
 from shared.interfaces import InferenceEngine
+from shared.profiles import Profile
 
 
 class OpenEngine(InferenceEngine, Protocol):
@@ -40,6 +43,26 @@ def open_engine(settings: InferenceConfig) -> OpenEngine:
             return OnnxEngine(
                 max_loaded_bytes=settings.max_loaded_bytes, provider=settings.provider, threads=settings.threads
             )
+
+
+def engines_by_profile(
+    settings: InferenceConfig, engine: OpenEngine, reference: OpenEngine
+) -> Mapping[Profile, OpenEngine]:
+    """The engine for each profile of a card. On ONNX Runtime low precisions are emulated, which costs time and no
+    accuracy; a served decoder runs in whatever its server does, and the self-test tells whether that fits."""
+    if settings.engine != "onnx":
+        return dict.fromkeys((Profile.FP32, Profile.FP16, Profile.BF16), engine)
+
+    def another(precision: Precision, threads: int) -> OpenEngine:
+        return OnnxEngine(max_loaded_bytes=settings.max_loaded_bytes, threads=threads, precision=precision)
+
+    return {
+        Profile.FP32: engine,
+        Profile.EXACT_FP64: reference,
+        Profile.EXACT_INT: another("native", 1),  # the order in which trees are summed depends on the threads
+        Profile.FP16: another("fp16", settings.threads),
+        Profile.BF16: another("bf16", settings.threads),
+    }
 
 
 def open_reference(settings: InferenceConfig) -> OpenEngine:
