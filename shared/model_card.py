@@ -104,6 +104,8 @@ def check_card(card: ModelCard) -> None:
         return
     _check_model(card)
     _check_tolerances(card)
+    if card.similarity is not None and card.similarity.output not in card.tolerances:
+        raise CodecError(f"model card: similarity.output is one of {', '.join(sorted(card.tolerances))}")
     if card.kind == "classify":
         _check_classifier(card)
     if card.text is not None:

@@ -18,7 +18,7 @@ ERRORS: Final = (ArithmeticError, AttributeError, LookupError, RuntimeError, Typ
 
 
 class Evaluator:
-    """One model. Raises `InferenceFailed` where it has an operator that the evaluator lacks, or, for a graph `in_double`,
+    """One model. Raises `InferenceFailed` for an operator that the evaluator lacks, or, for a graph `in_double`, for
     one that it computes in float32 all the same."""
 
     def __init__(self, model: bytes, *, in_double: bool = False) -> None:
