@@ -43,7 +43,7 @@ async def test_deploy_writes_settings_that_every_container_can_start_from(tmp_pa
     async with Anvil() as anvil, EvmClient(anvil.url) as client:
         done = poi("deploy", "--config-dir", folder, "--chain-rpc", anvil.url)
         assert (done.returncode, done.stderr) == (0, "")
-        assert "6 operators registered, 2 task definitions, epoch 1 rolled" in done.stdout
+        assert "6 operators registered, 5 task definitions, epoch 1 rolled" in done.stdout
         names = ["performer", "aggregator", *(f"attester-{i}" for i in range(1, 5))]
         settings = {name: config.load(folder / f"{name}.toml", environ={}) for name in names}
         for name, one in settings.items():
