@@ -127,6 +127,14 @@ def test_free_dimensions_stay_free(shape: tuple[int, ...]) -> None:
     np.testing.assert_allclose(double, single, rtol=1e-4, atol=1e-4)
 
 
+def test_a_pool_that_says_where_the_greatest_were_says_it_still() -> None:
+    """Against the runtime's own float32: numpy's evaluator counts places in another way."""
+    original = Case("MaxPool", (X,), {"kernel_shape": [2, 2]}, outputs=2).model(np.float32)
+    single, double = run(original, {"x0": X}), run(convert(original, "fp64"), {"x0": X})
+    assert np.array_equal(double[0], single[0].astype(np.float64))
+    assert np.array_equal(double[1], single[1])
+
+
 # --- whole models -----------------------------------------------------------------------------------
 def test_a_forest_sums_in_double_whatever_the_threads_and_the_batch() -> None:
     forest = Forest(trees=150, features=5, seed=3)
@@ -137,6 +145,22 @@ def test_a_forest_sums_in_double_whatever_the_threads_and_the_batch() -> None:
         assert np.concatenate(parts).dtype == np.float64
         assert np.array_equal(np.concatenate(parts).astype(np.float32), forest.exact(x))
     assert not np.array_equal(run(original, {"x": x})[0], forest.exact(x))  # which is why
+
+
+@pytest.mark.parametrize("transform", ["NONE", "SOFTMAX", "LOGISTIC"])
+def test_a_forest_of_classes_scores_in_double_and_keeps_its_labels(transform: str) -> None:
+    forest, x = Forest(trees=150, features=5, seed=4), floats(100, 5, scale=1.0)
+    original = forest.classifier(transform)
+    double = convert(original, "fp64")
+    labels, scores = run(double, {"x": x}, 2)
+    for threads, batch in ((1, 1), (1, 100), (2, 7)):
+        parts = [run(double, {"x": x[at : at + batch]}, threads) for at in range(0, 100, batch)]
+        assert np.array_equal(np.concatenate([part[0] for part in parts]), labels)
+        assert np.array_equal(np.concatenate([part[1] for part in parts]).astype(np.float32), scores.astype(np.float32))
+    single_labels, single_scores = run(original, {"x": x})
+    assert (labels.dtype, scores.dtype) == (np.int64, np.float64)
+    assert (single_labels == labels).mean() > 0.97
+    np.testing.assert_allclose(scores, single_scores, rtol=1e-3, atol=0.1)
 
 
 def test_bodies_of_loops_are_doubled_and_use_what_is_outside() -> None:
