@@ -12,7 +12,7 @@ import onnxruntime
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from onnx import TensorProto, helper, numpy_helper
+from onnx import NodeProto, TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from shared.adapters.onnx_double import KERNELS
@@ -201,6 +201,65 @@ def test_bodies_of_loops_are_doubled_and_use_what_is_outside() -> None:
 
 def test_an_endless_loop_is_still_a_model() -> None:
     onnxruntime.InferenceSession(convert(endless(), "fp64"), providers=["CPUExecutionProvider"])
+
+
+TENTH = float(np.float32(0.1))
+EIGHTHS = numpy_helper.from_array(np.array([0.125], np.float32))
+
+
+@pytest.mark.parametrize(
+    ("nodes", "expected"),
+    [
+        ([helper.make_node("Constant", [], ["z"], value_float=0.1)], np.full((2, 2), TENTH)),
+        ([helper.make_node("Constant", [], ["z"], value_floats=[0.1, 0.2])], [[TENTH, float(np.float32(0.2))]] * 2),
+        ([helper.make_node("Constant", [], ["z"], value=EIGHTHS)], np.full((2, 2), 0.125)),
+        ([helper.make_node("ConstantOfShape", ["shape"], ["z"], value=EIGHTHS)], np.full((2, 2), 0.125)),
+        ([helper.make_node("ConstantOfShape", ["shape"], ["z"])], np.zeros((2, 2))),
+        ([helper.make_node("Cast", ["shape"], ["z"], to=TensorProto.FLOAT)], np.full((2, 2), 2.0)),
+        ([helper.make_node("EyeLike", ["x"], ["z"], dtype=TensorProto.FLOAT)], np.eye(2)),
+        ([helper.make_node("EyeLike", ["x"], ["z"])], np.eye(2)),
+    ],
+)
+def test_nodes_that_name_a_type_name_the_double(nodes: list[NodeProto], expected: Array) -> None:
+    graph = helper.make_graph(
+        [*nodes, helper.make_node("Add", ["x", "z"], ["y"])],
+        "typed",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 2])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [2, 2])],
+        [numpy_helper.from_array(np.array([2, 2]), "shape")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
+    [found] = run(convert(model, "fp64"), {"x": np.ones((2, 2), np.float32)})
+    assert found.tolist() == (1 + np.array(expected)).tolist()
+
+
+def test_an_input_that_is_an_output_too_stays_what_it_is() -> None:
+    graph = helper.make_graph(
+        [helper.make_node("Neg", ["x"], ["y"])],
+        "through",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [2])],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2]) for name in ("x", "y")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
+    x, y = run(convert(model, "fp64"), {"x": np.ones(2, np.float32)})
+    assert (x.dtype, y.dtype) == (np.float32, np.float64)
+    assert (x.tolist(), y.tolist()) == ([1, 1], [-1, -1])
+
+
+def test_functions_of_the_models_own_are_put_where_they_are_called() -> None:
+    tenth = helper.make_node("Constant", [], ["c"], value_float=0.1)
+    body = [tenth, helper.make_node("Mul", ["a", "c"], ["b"])]
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]
+    function = helper.make_function("own", "Tenth", ["a"], ["b"], body, opsets[:1])
+    graph = helper.make_graph(
+        [helper.make_node("Tenth", ["x"], ["y"], domain="own")],
+        "calls",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [2])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [2])],
+    )
+    made = helper.make_model(graph, opset_imports=opsets, functions=[function], ir_version=8)
+    [found] = run(convert(made.SerializeToString(), "fp64"), {"x": np.ones(2, np.float32)})
+    assert found.tolist() == [TENTH, TENTH]
 
 
 # --- what is refused --------------------------------------------------------------------------------
