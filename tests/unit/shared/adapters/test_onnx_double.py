@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +19,7 @@ from onnx.reference import ReferenceEvaluator
 from shared.adapters.onnx_double import KERNELS
 from shared.adapters.onnx_double_operators import MAX_KERNEL_POSITIONS, REWRITTEN
 from shared.adapters.onnx_graph import MAX_GROWTH, ROOM_BYTES
-from shared.adapters.onnx_precision import convert
+from shared.adapters.onnx_precision import Precision, convert
 from shared.errors import InferenceFailed
 from tests.onnx_support import endless
 from tests.operator_cases import CASES, Case, X, floats, name_of, scalar
@@ -262,6 +263,9 @@ def test_functions_of_the_models_own_are_put_where_they_are_called() -> None:
     assert found.tolist() == [TENTH, TENTH]
 
 
+SMALL = Case("Conv", (floats(1, 2, 4, 4), floats(2, 2, 2, 2), floats(2)), {"strides": [1, 2]}).model(np.float32)
+
+
 # --- what is refused --------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("model", "said"),
@@ -279,6 +283,33 @@ def test_functions_of_the_models_own_are_put_where_they_are_called() -> None:
 def test_what_cannot_be_had_is_named(model: bytes, said: str) -> None:
     with pytest.raises(InferenceFailed, match=said):
         convert(model, "fp64")
+
+
+@pytest.mark.parametrize(
+    ("kind", "inputs"),
+    [("AveragePool", ["x"]), ("Cast", ["x"]), ("Conv", []), ("Conv", ["x"]), ("Softmax", []), ("TopK", ["x"])],
+)
+def test_a_node_without_what_it_must_have_is_refused(kind: str, inputs: list[str]) -> None:
+    graph = helper.make_graph(
+        [helper.make_node(kind, inputs, ["z"]), helper.make_node("Neg", ["z"], ["y"])],
+        "empty",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 1, 2, 2])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 1, 2, 2])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
+    with pytest.raises(InferenceFailed):
+        convert(model, "fp64")
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_any_bytes_are_a_model_or_refused(data: st.DataObject) -> None:
+    whole = bytearray(SMALL)
+    for _ in range(data.draw(st.integers(1, 4))):
+        whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
+    for precision in get_args(Precision):
+        with contextlib.suppress(InferenceFailed):
+            assert isinstance(convert(bytes(whole), precision), bytes)
 
 
 def test_a_small_file_does_not_become_a_large_model() -> None:
