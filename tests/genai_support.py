@@ -12,6 +12,7 @@ import numpy.typing as npt
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 LAYERS, HEADS, HEAD_WIDTH, VOCABULARY, CONTEXT = 2, 2, 8, 50, 64
+TOKEN_VOCABULARY, TOKEN_CONTEXT = 20, 64  # of the models of one operator
 WIDTH, HIDDEN = HEADS * HEAD_WIDTH, 48
 
 Array = npt.NDArray[Any]
@@ -93,23 +94,30 @@ def tiny_llama(seed: int = 0) -> bytes:
     return _model(g)
 
 
-def _model(g: _Graph) -> bytes:
+def _model(
+    g: _Graph,
+    *,
+    layers: int = LAYERS,
+    heads: int = HEADS,
+    head_width: int = HEAD_WIDTH,
+    vocabulary: int = VOCABULARY,
+) -> bytes:
     def value(name: str, kind: int, *shape: int | str) -> Any:
         return helper.make_tensor_value_info(name, kind, shape)
 
-    caches = [f"{layer}.{part}" for layer in range(LAYERS) for part in ("key", "value")]
-    shape = ("batch", HEADS)
+    caches = [f"{layer}.{part}" for layer in range(layers) for part in ("key", "value")]
+    shape = ("batch", heads)
     graph = helper.make_graph(
         g.nodes,
         "llama",
         [
             value("input_ids", TensorProto.INT64, "batch", "time"),
             value("attention_mask", TensorProto.INT64, "batch", "total"),
-            *(value(f"past_key_values.{each}", TensorProto.FLOAT, *shape, "past", HEAD_WIDTH) for each in caches),
+            *(value(f"past_key_values.{each}", TensorProto.FLOAT, *shape, "past", head_width) for each in caches),
         ],
         [
-            value("logits", TensorProto.FLOAT, "batch", "time", VOCABULARY),
-            *(value(f"present.{each}", TensorProto.FLOAT, *shape, "total", HEAD_WIDTH) for each in caches),
+            value("logits", TensorProto.FLOAT, "batch", "time", vocabulary),
+            *(value(f"present.{each}", TensorProto.FLOAT, *shape, "total", head_width) for each in caches),
         ],
         [numpy_helper.from_array(array, name) for name, array in g.weights.items()],
     )
@@ -151,10 +159,10 @@ def genai_config() -> bytes:
     return json.dumps({"model": model, "search": {"max_length": CONTEXT, "past_present_share_buffer": False}}).encode()
 
 
-def write_folder(folder: Path, model: bytes) -> Path:
+def write_folder(folder: Path, model: bytes, config: bytes | None = None) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "model.onnx").write_bytes(model)
-    (folder / "genai_config.json").write_bytes(genai_config())
+    (folder / "genai_config.json").write_bytes(config or genai_config())
     return folder
 
 
@@ -162,3 +170,54 @@ def empty_caches() -> dict[str, Array]:
     """For running the graph by hand."""
     names = [f"past_key_values.{layer}.{part}" for layer in range(LAYERS) for part in ("key", "value")]
     return {name: np.zeros((1, HEADS, 0, HEAD_WIDTH), np.float32) for name in names}
+
+
+# --- for the conformance suite -----------------------------------------------------------------------
+_ROUNDS, _START = np.array(1 << 40), np.array(True)
+
+
+def token_model(operator: str, *, fails: bool = False, is_endless: bool = False) -> bytes:
+    """In the same layout: the logits of a position are an operator of its own id, all alike.
+
+    `fails` makes rows of seven of it, which three numbers are not; `is_endless` adds it to itself 2**40 times.
+    """
+    g = _Graph(0)
+    number = g.add("Cast", "input_ids", to=TensorProto.FLOAT)
+    result = g.add(operator, *([number] if operator == "Neg" else [number, number]))
+    column = g.add("Unsqueeze", result, np.array([2]))
+    wide = _endlessly(g, column) if is_endless else column
+    if fails:
+        sevens = g.add("Reshape", column, np.array([1, -1, 7]))
+        wide = g.add("Slice", sevens, np.array([0]), np.array([1]), np.array([2]))
+    g.add("Expand", wide, np.array([1, 1, TOKEN_VOCABULARY]), name="logits")
+    cache = g.add("Unsqueeze", g.add("Unsqueeze", number, np.array([1])), np.array([3]))
+    for part in ("key", "value"):
+        g.add("Concat", f"past_key_values.0.{part}", cache, axis=2, name=f"present.0.{part}")
+    return _model(g, layers=1, heads=1, head_width=1, vocabulary=TOKEN_VOCABULARY)
+
+
+def _endlessly(g: _Graph, value: str) -> str:
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["go"], ["go_on"]), helper.make_node("Add", ["sum", "sum"], ["next"])],
+        "body",
+        [
+            helper.make_tensor_value_info("i", TensorProto.INT64, []),
+            helper.make_tensor_value_info("go", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("sum", TensorProto.FLOAT, None),
+        ],
+        [
+            helper.make_tensor_value_info("go_on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("next", TensorProto.FLOAT, None),
+        ],
+    )
+    return g.add("Loop", _ROUNDS, _START, value, body=body)
+
+
+def token_config() -> bytes:
+    """genai_config.json of a `token_model`."""
+    config = json.loads(genai_config())
+    config["model"] |= {"vocab_size": TOKEN_VOCABULARY, "context_length": TOKEN_CONTEXT}
+    config["model"]["decoder"] |= {"head_size": 1, "hidden_size": 1, "num_hidden_layers": 1}
+    config["model"]["decoder"] |= {"num_attention_heads": 1, "num_key_value_heads": 1}
+    config["search"]["max_length"] = TOKEN_CONTEXT
+    return json.dumps(config).encode()

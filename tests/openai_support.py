@@ -58,8 +58,7 @@ class CompletionServer:
         self._check_key(request)
         body = await request.json()
         self.asked.append(body)
-        [name] = self.models
-        row = (await self._rows(name, body["prompt"]))[-1]
+        row = (await self._rows(body["model"], body["prompt"]))[-1]
         found = top(row, body["n_probs"], int(np.argmax(row)))
         candidates = [{"id": token, "token": "x", "bytes": [120], "logprob": value} for token, value in found.items()]
         first = candidates[0] | {"top_logprobs": candidates}

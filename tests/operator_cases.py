@@ -113,6 +113,9 @@ CASES = [
     Case("LogSoftmax", (X,), {"axis": 1}),
     Case("LpNormalization", (X,)),
     Case("MatMul", (X, floats(6, 7))),
+    Case("MaxPool", (X,), {"kernel_shape": [2, 2], "strides": [2, 2]}),
+    Case("MaxPool", (X,), {"kernel_shape": [2, 2], "dilations": [2, 1]}),
+    Case("MaxPool", (X,), {"kernel_shape": [2, 3], "strides": [2, 2], "ceil_mode": 1}),
     Case("MaxPool", (X,), {"kernel_shape": [2, 3], "strides": [2, 1], "pads": [1, 0, 0, 1]}),
     *(
         Case(f"Reduce{kind}", (X,), {"axes": [1, 3]})
@@ -121,6 +124,8 @@ CASES = [
     *(Case(f"Reduce{kind}", (POSITIVE,), {"axes": [2]}) for kind in ("LogSum", "LogSumExp")),
     Case("ReduceSum", (X, ints(1, 3))),
     Case("Softmax", (X,), {"axis": 1}),
+    Case("Softmax", (X,), opset=20),
+    Case("Softmax", (np.float32([[0, -1e9, 1], [700, -700, 0], [-np.inf, 0, 1]]),)),
     Case("TopK", (X, ints(3)), outputs=2),
     # put together from others
     Case("AveragePool", (X,), {"kernel_shape": [2, 3]}),

@@ -23,19 +23,19 @@ from typing import Annotated, Final
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 from msgspec import Meta
 
-from shared.adapters.engine_onnx import SLOWEST_LOAD_BYTES_PER_SECOND, Provider
+from shared.adapters.decoder_inputs import INPUT, check_ids
+from shared.adapters.engine_onnx import PROVIDERS, SLOWEST_LOAD_BYTES_PER_SECOND, Provider
 from shared.adapters.engine_threads import Shelf
 from shared.adapters.genai_decoder import PACKAGE, GenaiDecoder
 from shared.adapters.genai_worker import MODEL_FILE, Open
 from shared.adapters.onnx_file import check_onnx
 from shared.canonical import decode_canonical
 from shared.constants import INFERENCE_TIMEOUT_SECONDS
-from shared.errors import CodecError, ConfigError, InferenceFailed, InputMismatch, ModelMismatch
+from shared.errors import CodecError, ConfigError, InferenceFailed, ModelMismatch
 from shared.interfaces import Tensors
-from shared.tensors import TensorSpec, check_arrays
+from shared.tensors import check_arrays
 from shared.types import Digest, Fingerprint
 
 SETTINGS_FILE: Final = "genai_config.json"
@@ -43,7 +43,6 @@ MAX_FOLDERS: Final = 1024
 MAX_MANIFEST_BYTES: Final = 1 << 16
 MAX_SETTINGS_BYTES: Final = 1 << 20
 START_SECONDS: Final = 60.0  # of Python and the library, on top of reading the model
-INPUT: Final = (TensorSpec("ids", "int64", (1, -1)),)
 
 _FileName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$")]
 _Hex32 = Annotated[str, Meta(pattern="^0x[0-9a-f]{64}$")]
@@ -99,11 +98,12 @@ class GenaiEngine:
                 raise InferenceFailed(f"a model of {size} bytes, at most {self._max_loaded_bytes} may be loaded")
             opening = Open(str(folder), self._provider, self._threads, os.getpid())
             decoder = GenaiDecoder(opening, size, START_SECONDS + size / SLOWEST_LOAD_BYTES_PER_SECOND)
-            await decoder.open()
-            wanted = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}[self._provider]
-            if decoder.fingerprint.provider != wanted:  # it falls back, or the folder's settings name another
+            try:
+                await decoder.open()
+                _check_provider(PROVIDERS[self._provider], decoder.fingerprint.provider)
+            except BaseException:
                 await decoder.close()
-                raise InferenceFailed(f"asked for {wanted}, got {decoder.fingerprint.provider}")
+                raise
             for gone in self._models.keep(model_hash, decoder):
                 self._retire(gone)
 
@@ -180,12 +180,9 @@ def files_of(model: bytes) -> dict[str, str]:
         raise InferenceFailed(f"not a model for {PACKAGE}: {error}") from None
 
 
-def check_ids(ids: npt.NDArray[np.int64], context: int, vocabulary: int) -> None:
-    """Raises `InputMismatch`: negative ids would count from the end of the vocabulary."""
-    if not 0 < len(ids) <= context:
-        raise InputMismatch("tensors.ids.shape", f"[1, 1 to {context}]", str([1, len(ids)]))
-    if ids.min() < 0 or ids.max() >= vocabulary:
-        raise InputMismatch("tensors.ids", f"ids from 0 to {vocabulary - 1}", f"{ids.min()} to {ids.max()}")
+def _check_provider(asked: str, got: str) -> None:
+    if got != asked:  # it fell back
+        raise InferenceFailed(f"asked for {asked}, got {got}; see that its driver and libraries are found")
 
 
 def _has(path: Path, digest: str) -> bool:

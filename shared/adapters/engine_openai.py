@@ -30,7 +30,7 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Meta
 
-from shared.adapters.engine_genai import INPUT, check_ids
+from shared.adapters.decoder_inputs import INPUT, check_ids
 from shared.adapters.engine_threads import Shelf
 from shared.adapters.openai_answers import DIALECTS, Row, ServedModels, Style, check_row, decode
 from shared.canonical import decode_canonical

@@ -17,6 +17,7 @@ from typing import Any, Final, Literal, cast
 import numpy as np
 import numpy.typing as npt
 import onnx
+from google.protobuf.message import DecodeError
 from onnx import TensorProto, ValueInfoProto, helper
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
@@ -32,7 +33,8 @@ from shared.types import Digest, Fingerprint
 
 # Operators are Python: whatever a wrong shape or type raises there, and what the file's own mistakes raise.
 ERRORS: Final[tuple[type[Exception], ...]] = (
-    ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError
+    ArithmeticError, AssertionError, AttributeError, DecodeError, LookupError, MemoryError, RuntimeError, TypeError,
+    ValueError,
 )  # fmt: skip
 _TYPES: Final[dict[int, str]] = {helper.np_dtype_to_tensor_dtype(dtype): name for name, dtype in DTYPES.items()}
 

@@ -36,6 +36,7 @@ class GenaiDecoder:
     is_retired: bool = False
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     _child: asyncio.subprocess.Process | None = None
+    _killed: list[asyncio.subprocess.Process] = field(default_factory=list)  # and not seen to end yet
     _ids: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     _rows: Logits = field(default_factory=lambda: np.empty((0, 0), np.float32))  # at least one for each id
 
@@ -43,6 +44,7 @@ class GenaiDecoder:
         """Raises `InferenceFailed`. A child that is there stays."""
         if self._child is not None and self._child.returncode is None:
             return
+        await self._bury()
         self._forget()
         self._child = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "shared.adapters.genai_worker",
@@ -81,17 +83,22 @@ class GenaiDecoder:
     def kill(self) -> None:
         """In the middle of whatever it does; the next run starts another."""
         self._forget()
-        if self._child is not None and self._child.returncode is None:
-            self._child.kill()
-            transport = cast(Any, self._child)._transport  # its pipes, which nobody reads to the end
-            transport.close()
-        self._child = None
+        child, self._child = self._child, None
+        if child is None:
+            return
+        if child.returncode is None:
+            child.kill()
+        cast(Any, child)._transport.close()  # its pipes, which nobody reads to the end
+        self._killed.append(child)
 
     async def close(self) -> None:
-        child = self._child
         self.kill()
-        if child is not None:
-            await child.wait()
+        await self._bury()
+
+    async def _bury(self) -> None:
+        while self._killed:
+            await self._killed[-1].wait()
+            self._killed.pop()
 
     async def _ask(self, request: Open | Extend, most: int) -> Opened | Rows:
         """Kills the child when the answer does not come whole: the next one would be answered by the rest of it."""

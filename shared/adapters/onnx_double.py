@@ -34,7 +34,7 @@ _MOVING = """Compress Concat DepthToSpace Dropout Expand Flatten Gather GatherEl
 _ONE_BY_ONE = """Abs Add Ceil Clip Cos CumSum Div Exp Floor LeakyRelu Log Max Min Mod Mul Neg PRelu Pow Range Reciprocal
     Relu Round Sign Sin Sqrt Sub Sum Tanh"""
 _TO_OTHER_TYPES = "ArgMax ArgMin Equal Greater GreaterOrEqual IsInf IsNaN Less LessOrEqual Shape Size"
-_OVER_MANY = """BatchNormalization Einsum Gemm LayerNormalization LogSoftmax LpNormalization MatMul MaxPool ReduceL1
+_OVER_MANY = """BatchNormalization Einsum Gemm LayerNormalization LogSoftmax LpNormalization MatMul ReduceL1
     ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare TopK"""
 KERNELS: Final = frozenset(f"{_MOVING} {_ONE_BY_ONE} {_TO_OTHER_TYPES} {_OVER_MANY} If Loop Scan".split())
 TREES: Final = frozenset({"TreeEnsembleClassifier", "TreeEnsembleRegressor"})

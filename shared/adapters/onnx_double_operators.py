@@ -114,12 +114,12 @@ def _same(call: Call, axis: int, stride: int, span: int) -> int:
     return max((math.ceil(size[0] / stride) - 1) * stride + span - size[0], 0)
 
 
-def _slices(emitter: Emitter, value: str, window: _Window) -> list[str]:
+def _slices(emitter: Emitter, value: str, window: _Window, outside: float = 0.0) -> list[str]:
     """For each position of the kernel, in row-major order: what lies under it, as it moves (N, C, *output)."""
     if any(window.pads):
         rank = len(window.kernel)
         pads = emitter.integers(0, 0, *window.pads[:rank], 0, 0, *window.pads[rank:])
-        value = emitter.add("Pad", [value, pads, emitter.constant(0.0)])
+        value = emitter.add("Pad", [value, pads, emitter.constant(outside)])
     axes = emitter.integers(*range(2, len(window.kernel) + 2))
     steps = emitter.integers(*window.strides)
     found = []
@@ -166,6 +166,15 @@ def _average_pool(call: Call) -> None:
         ones = emitter.add("Expand", [emitter.constant(1.0), emitter.add("Shape", [call.input(0)])])
         count = emitter.add("Sum", _slices(emitter, ones, window))
     emitter.add("Div", [total, count], call.output)
+
+
+def _max_pool(call: Call) -> None:
+    """Its kernel takes four times as long as slices do; it stays where places are asked for too."""
+    if len(call.node.output) > 1 or call.given.get("ceil_mode", 0):
+        call.emitter.keep(call.node)
+        return
+    window = _window(call, call.given["kernel_shape"])
+    call.emitter.add("Max", _slices(call.emitter, call.input(0), window, -math.inf), call.output)
 
 
 def _global_pool(kind: str) -> Rewriting:
@@ -339,6 +348,7 @@ REWRITTEN: Final[Mapping[tuple[str, str], Rewriting]] = {
     ("", "HardSigmoid"): _hard_sigmoid,
     ("", "HardSwish"): _hard_swish,
     ("", "InstanceNormalization"): _instance_normalization,
+    ("", "MaxPool"): _max_pool,
     ("", "Mean"): _mean,
     ("", "Selu"): _selu,
     ("", "Sigmoid"): _sigmoid,

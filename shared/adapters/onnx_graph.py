@@ -118,14 +118,11 @@ def rewrite(graph: GraphProto, rule: Rule, emitter: Emitter) -> None:
     free = [info for info in graph.input if info.name not in fixed]
     del graph.input[:]  # an input with an initializer is a constant that callers could replace; here it is a constant
     graph.input.extend(free)
-    renamed = {
-        info.name: rule.input(info.name)
-        for info in free
-        if info.type.tensor_type.elem_type == FLOAT and info.name not in {output.name for output in graph.output}
-    }
+    renamed = {info.name: rule.input(info.name) for info in free if info.type.tensor_type.elem_type == FLOAT}
     first, emitter.nodes = emitter.nodes, []
     for info in graph.output:
-        rule.value(info)
+        if info.name not in renamed:  # or it is the input itself
+            rule.value(info)
     _rewrite_nodes(graph, rule, emitter, renamed)
     nodes = [*first, *emitter.nodes]
     del graph.node[:]

@@ -71,7 +71,21 @@ def _rewritten(model: bytes, precision: Literal["fp64", LowPrecision], *, keeps_
         raise InferenceFailed(
             f"operator set {opset} has no {precision} form; export the model with {LEAST_OPSET} or newer"
         )
-    emitter = Emitter(parsed, opset, len(model))
+    try:
+        _rewrite_as(parsed, precision, Emitter(parsed, opset, len(model)), keeps_operators=keeps_operators)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        # What attributes that are missing or of another type raise; the runtime would have refused them.
+        raise InferenceFailed(f"not a model that can be rewritten: {type(error).__name__}: {error}") from None
+    if parsed.ByteSize() > MAX_FILE_BYTES:
+        raise InferenceFailed(
+            f"in {precision} the model has more than {MAX_FILE_BYTES} bytes, which no ONNX file may have"
+        )
+    return parsed.SerializeToString()
+
+
+def _rewrite_as(
+    parsed: ModelProto, precision: Literal["fp64", LowPrecision], emitter: Emitter, *, keeps_operators: bool
+) -> None:
     types = types_of(parsed)
     rule: Rule
     if precision == "fp64":
@@ -79,11 +93,6 @@ def _rewritten(model: bytes, precision: Literal["fp64", LowPrecision], *, keeps_
     else:
         rule = Rounding(emitter, types, precision)
     rewrite(parsed.graph, rule, emitter)
-    if parsed.ByteSize() > MAX_FILE_BYTES:
-        raise InferenceFailed(
-            f"in {precision} the model has more than {MAX_FILE_BYTES} bytes, which no ONNX file may have"
-        )
-    return parsed.SerializeToString()
 
 
 def _parsed(model: bytes) -> ModelProto:
@@ -95,5 +104,5 @@ def _parsed(model: bytes) -> ModelProto:
             parsed = inliner.inline_local_functions(parsed)
         declare_scores(parsed.graph)
         return shape_inference.infer_shapes(parsed)
-    except (CodecError, DecodeError, ValueError, RuntimeError) as error:
+    except (CodecError, DecodeError, shape_inference.InferenceError, ValueError, RuntimeError) as error:
         raise InferenceFailed(f"not a model that can be rewritten: {error}") from None

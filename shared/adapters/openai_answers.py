@@ -127,8 +127,8 @@ def _ask_vllm(model: str, ids: Sequence[int], logprobs: int) -> Mapping[str, Any
     return asked
 
 
-def _ask_llamacpp(_: str, ids: Sequence[int], logprobs: int) -> Mapping[str, Any]:
-    return {"prompt": ids, "n_predict": 1, "temperature": 0, "n_probs": logprobs, "cache_prompt": True}
+def _ask_llamacpp(model: str, ids: Sequence[int], logprobs: int) -> Mapping[str, Any]:
+    return {"model": model, "prompt": ids, "n_predict": 1, "temperature": 0, "n_probs": logprobs, "cache_prompt": True}
 
 
 def _read_openai(data: bytes, ids: Sequence[int]) -> list[Row]:

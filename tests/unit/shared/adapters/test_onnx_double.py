@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -12,13 +13,13 @@ import onnxruntime
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from onnx import TensorProto, helper, numpy_helper
+from onnx import NodeProto, TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from shared.adapters.onnx_double import KERNELS
 from shared.adapters.onnx_double_operators import MAX_KERNEL_POSITIONS, REWRITTEN
 from shared.adapters.onnx_graph import MAX_GROWTH, ROOM_BYTES
-from shared.adapters.onnx_precision import convert
+from shared.adapters.onnx_precision import Precision, convert
 from shared.errors import InferenceFailed
 from tests.onnx_support import endless
 from tests.operator_cases import CASES, Case, X, floats, name_of, scalar
@@ -127,6 +128,14 @@ def test_free_dimensions_stay_free(shape: tuple[int, ...]) -> None:
     np.testing.assert_allclose(double, single, rtol=1e-4, atol=1e-4)
 
 
+def test_a_pool_that_says_where_the_greatest_were_says_it_still() -> None:
+    """Against the runtime's own float32: numpy's evaluator counts places in another way."""
+    original = Case("MaxPool", (X,), {"kernel_shape": [2, 2]}, outputs=2).model(np.float32)
+    single, double = run(original, {"x0": X}), run(convert(original, "fp64"), {"x0": X})
+    assert np.array_equal(double[0], single[0].astype(np.float64))
+    assert np.array_equal(double[1], single[1])
+
+
 # --- whole models -----------------------------------------------------------------------------------
 def test_a_forest_sums_in_double_whatever_the_threads_and_the_batch() -> None:
     forest = Forest(trees=150, features=5, seed=3)
@@ -137,6 +146,22 @@ def test_a_forest_sums_in_double_whatever_the_threads_and_the_batch() -> None:
         assert np.concatenate(parts).dtype == np.float64
         assert np.array_equal(np.concatenate(parts).astype(np.float32), forest.exact(x))
     assert not np.array_equal(run(original, {"x": x})[0], forest.exact(x))  # which is why
+
+
+@pytest.mark.parametrize("transform", ["NONE", "SOFTMAX", "LOGISTIC"])
+def test_a_forest_of_classes_scores_in_double_and_keeps_its_labels(transform: str) -> None:
+    forest, x = Forest(trees=150, features=5, seed=4), floats(100, 5, scale=1.0)
+    original = forest.classifier(transform)
+    double = convert(original, "fp64")
+    labels, scores = run(double, {"x": x}, 2)
+    for threads, batch in ((1, 1), (1, 100), (2, 7)):
+        parts = [run(double, {"x": x[at : at + batch]}, threads) for at in range(0, 100, batch)]
+        assert np.array_equal(np.concatenate([part[0] for part in parts]), labels)
+        assert np.array_equal(np.concatenate([part[1] for part in parts]).astype(np.float32), scores.astype(np.float32))
+    single_labels, single_scores = run(original, {"x": x})
+    assert (labels.dtype, scores.dtype) == (np.int64, np.float64)
+    assert (single_labels == labels).mean() > 0.97
+    np.testing.assert_allclose(scores, single_scores, rtol=1e-3, atol=0.1)
 
 
 def test_bodies_of_loops_are_doubled_and_use_what_is_outside() -> None:
@@ -179,6 +204,68 @@ def test_an_endless_loop_is_still_a_model() -> None:
     onnxruntime.InferenceSession(convert(endless(), "fp64"), providers=["CPUExecutionProvider"])
 
 
+TENTH = float(np.float32(0.1))
+EIGHTHS = numpy_helper.from_array(np.array([0.125], np.float32))
+
+
+@pytest.mark.parametrize(
+    ("nodes", "expected"),
+    [
+        ([helper.make_node("Constant", [], ["z"], value_float=0.1)], np.full((2, 2), TENTH)),
+        ([helper.make_node("Constant", [], ["z"], value_floats=[0.1, 0.2])], [[TENTH, float(np.float32(0.2))]] * 2),
+        ([helper.make_node("Constant", [], ["z"], value=EIGHTHS)], np.full((2, 2), 0.125)),
+        ([helper.make_node("ConstantOfShape", ["shape"], ["z"], value=EIGHTHS)], np.full((2, 2), 0.125)),
+        ([helper.make_node("ConstantOfShape", ["shape"], ["z"])], np.zeros((2, 2))),
+        ([helper.make_node("Cast", ["shape"], ["z"], to=TensorProto.FLOAT)], np.full((2, 2), 2.0)),
+        ([helper.make_node("EyeLike", ["x"], ["z"], dtype=TensorProto.FLOAT)], np.eye(2)),
+        ([helper.make_node("EyeLike", ["x"], ["z"])], np.eye(2)),
+    ],
+)
+def test_nodes_that_name_a_type_name_the_double(nodes: list[NodeProto], expected: Array) -> None:
+    graph = helper.make_graph(
+        [*nodes, helper.make_node("Add", ["x", "z"], ["y"])],
+        "typed",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 2])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [2, 2])],
+        [numpy_helper.from_array(np.array([2, 2]), "shape")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
+    [found] = run(convert(model, "fp64"), {"x": np.ones((2, 2), np.float32)})
+    assert found.tolist() == (1 + np.array(expected)).tolist()
+
+
+def test_an_input_that_is_an_output_too_stays_what_it_is() -> None:
+    graph = helper.make_graph(
+        [helper.make_node("Neg", ["x"], ["y"])],
+        "through",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [2])],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2]) for name in ("x", "y")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
+    x, y = run(convert(model, "fp64"), {"x": np.ones(2, np.float32)})
+    assert (x.dtype, y.dtype) == (np.float32, np.float64)
+    assert (x.tolist(), y.tolist()) == ([1, 1], [-1, -1])
+
+
+def test_functions_of_the_models_own_are_put_where_they_are_called() -> None:
+    tenth = helper.make_node("Constant", [], ["c"], value_float=0.1)
+    body = [tenth, helper.make_node("Mul", ["a", "c"], ["b"])]
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]
+    function = helper.make_function("own", "Tenth", ["a"], ["b"], body, opsets[:1])
+    graph = helper.make_graph(
+        [helper.make_node("Tenth", ["x"], ["y"], domain="own")],
+        "calls",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [2])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [2])],
+    )
+    made = helper.make_model(graph, opset_imports=opsets, functions=[function], ir_version=8)
+    [found] = run(convert(made.SerializeToString(), "fp64"), {"x": np.ones(2, np.float32)})
+    assert found.tolist() == [TENTH, TENTH]
+
+
+SMALL = Case("Conv", (floats(1, 2, 4, 4), floats(2, 2, 2, 2), floats(2)), {"strides": [1, 2]}).model(np.float32)
+
+
 # --- what is refused --------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("model", "said"),
@@ -196,6 +283,33 @@ def test_an_endless_loop_is_still_a_model() -> None:
 def test_what_cannot_be_had_is_named(model: bytes, said: str) -> None:
     with pytest.raises(InferenceFailed, match=said):
         convert(model, "fp64")
+
+
+@pytest.mark.parametrize(
+    ("kind", "inputs"),
+    [("AveragePool", ["x"]), ("Cast", ["x"]), ("Conv", []), ("Conv", ["x"]), ("Softmax", []), ("TopK", ["x"])],
+)
+def test_a_node_without_what_it_must_have_is_refused(kind: str, inputs: list[str]) -> None:
+    graph = helper.make_graph(
+        [helper.make_node(kind, inputs, ["z"]), helper.make_node("Neg", ["z"], ["y"])],
+        "empty",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 1, 2, 2])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 1, 2, 2])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
+    with pytest.raises(InferenceFailed):
+        convert(model, "fp64")
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_any_bytes_are_a_model_or_refused(data: st.DataObject) -> None:
+    whole = bytearray(SMALL)
+    for _ in range(data.draw(st.integers(1, 4))):
+        whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
+    for precision in get_args(Precision):
+        with contextlib.suppress(InferenceFailed):
+            assert isinstance(convert(bytes(whole), precision), bytes)
 
 
 def test_a_small_file_does_not_become_a_large_model() -> None:
