@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 FAILED = 2
 INTERRUPTED = 130  # 128 + SIGINT, as shells say it
+MAX_CHEATS = 70  # each costs the liar a tenth of what is left; more would leave less than a requester's compensation
 RECENT_BLOCKS = 50_000  # a week of Ethereum's
 
 app = typer.Typer(
@@ -103,7 +104,7 @@ def _run(role: str, path: Path) -> NoReturn:
 def local_network(
     operators: Annotated[int, typer.Option(min=4, max=32, help="Attesters.")] = 4,
     tasks: Annotated[int, typer.Option(min=1, max=1000, help="Honest tasks.")] = 6,
-    cheats: Annotated[int, typer.Option(min=0, max=100, help="Tasks of a cheating performer.")] = 3,
+    cheats: Annotated[int, typer.Option(min=0, max=MAX_CHEATS, help="Tasks of a cheating performer.")] = 3,
     json_path: JsonFile = None,
     keep_running: Annotated[bool, typer.Option("--keep-running", help="Leave it open until Ctrl-C.")] = False,
     folder: Annotated[

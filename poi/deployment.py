@@ -108,7 +108,13 @@ def make_keys(folder: Path) -> NodeKeys:
 
 
 async def deploy_network(
-    client: EvmClient, members: list[Member], models: list[Model], *, dispute_seconds: int, fees: Fees = FREE
+    client: EvmClient,
+    members: list[Member],
+    models: list[Model],
+    *,
+    dispute_seconds: int,
+    fees: Fees = FREE,
+    minimum_stake_wei: int = ETHER,
 ) -> DeployedNetwork:
     """Contracts, stakes, definitions and epoch 1; every task costs `fees`. Raises `ConfigError` on a chain that gives
     no ether away."""
@@ -116,7 +122,7 @@ async def deploy_network(
     await asyncio.gather(*(deploy.set_balance(client, account, FUNDS_WEI) for account in accounts))
     terms = deploy.NetworkTerms(
         vault=DEPLOYER.address,
-        minimum_stake_wei=ETHER,
+        minimum_stake_wei=minimum_stake_wei,
         power_unit_wei=POWER_UNIT_WEI,
         unbonding_seconds=UNBONDING_SECONDS,
         epoch_seconds=EPOCH_SECONDS,

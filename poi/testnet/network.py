@@ -25,6 +25,7 @@ DISPUTE_SECONDS = 1
 START_SECONDS = 60.0
 # What a task costs, in wei. Three attesters cannot share theirs to the wei: rounding shows.
 FEES = Fees(performer=10**15, attesters=4 * 10**14, aggregator=10**14)
+MINIMUM_STAKE_WEI = 10**16  # so little that the liar is still an operator when all its lies have cost it a tenth each
 PERFORMER, LIAR, AGGREGATOR = "performer", "liar", "aggregator"
 
 
@@ -67,7 +68,14 @@ async def open_network(
         client = await stack.enter_async_context(EvmClient(anvil.url))
         members = await asyncio.to_thread(_make_members, folder, attesters)
         models = [Model.read(model_folder(name)) for name in MODEL_NAMES]
-        network = await deploy_network(client, members, models, dispute_seconds=DISPUTE_SECONDS, fees=FEES)
+        network = await deploy_network(
+            client,
+            members,
+            models,
+            dispute_seconds=DISPUTE_SECONDS,
+            fees=FEES,
+            minimum_stake_wei=MINIMUM_STAKE_WEI,
+        )
         deployment, definitions = network.deployment, dict(network.definitions)
         say(f"contracts deployed, {len(members)} operators registered, epoch 1 rolled")
         stack.push_async_callback(supervisor.stop)

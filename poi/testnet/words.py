@@ -43,9 +43,9 @@ def _first(name: str) -> Callable[[dict[str, Any]], str]:
 
 
 WORDS: Final[Mapping[str, Words]] = {
-    "digits": Words(lambda _: "which digit is on this image", lambda view: f"a {view['label']}"),
+    "digits": Words(lambda _: "a handwritten digit", lambda view: f"a {view['label']}"),
     "text": Words(lambda document: f"“{document.prompt}…”", lambda view: "…" + " ".join(str(view["text"]).split())),
     "sentences": Words(lambda document: f"embed “{_sentence(document)}”", _numbers),
-    "diabetes": Words(lambda _: "progression of a patient's diabetes in a year", _first("progression")),
-    "wine": Words(lambda _: "which of three cultivars is this wine", lambda view: f"cultivar {view['label']}"),
+    "diabetes": Words(lambda _: "diabetes after a year", _first("progression")),
+    "wine": Words(lambda _: "a wine's cultivar", lambda view: f"cultivar {view['label']}"),
 }

@@ -26,7 +26,7 @@ import pytest
 from poi.amounts import ether
 from poi.testnet.drive import Run, drive
 from poi.testnet.network import FEES, LIAR, LocalNetwork, open_network
-from poi.testnet.plan import plan
+from poi.testnet.plan import MODEL_NAMES, plan
 from shared.adapters.chain_evm import EvmRewards
 from shared.adapters.chain_evm.wire import quantity, tohex
 from shared.constants import WAD
@@ -277,7 +277,7 @@ def is_healthy(url: str) -> bool:
             health = json.load(answer)
     except (urllib.error.URLError, OSError):
         return False
-    return len(health["readyDefinitions"]) == 2 and health["peers"] >= 5
+    return len(health["readyDefinitions"]) == len(MODEL_NAMES) and health["peers"] >= 5
 
 
 def is_open(port: int) -> bool:
