@@ -1,4 +1,4 @@
-"""Makes `sampler.json`: the seeded sampler of protocol §6 in plain Python, without a line of `shared/` and without numpy.
+"""Makes `sampler.json`: the seeded sampler of protocol §6 in plain Python, without a line of `shared/` or of numpy.
 
 python tests/vectors/sampler.py            write the file
 python tests/vectors/sampler.py --check    compare with the one that is there
