@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
-from models.measure import Runner
 from onnx import TensorProto, helper, numpy_helper
 
 from models.text.variants import OWN_GRAPH, STORED_AS, VARIANTS, pack, unpack, variant
 from shared.adapters.onnx_file import check_onnx
+from shared.adapters.onnx_runner import Runner
 from shared.verification.text import empty_past
 from tests.inference_support import MODELS, Array, card_of, runner_of
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
+import subprocess
+import sys
 
 import numpy as np
 import numpy.typing as npt
@@ -14,33 +16,42 @@ from hypothesis.extra import numpy as hnp
 
 from shared.types import Digest
 from shared.verification.sampling import Sampler, gumbel
+from tests.vector_files import FOLDER, unhex, vectors
 
 TASK = Digest(hashlib.sha256(b"a task").digest())
 MARGIN = 1e-3
-MASK = (1 << 64) - 1
 
 
 # --- the noise -------------------------------------------------------------------------------------
-def philox(key: int, count: int) -> list[int]:
-    """Philox4x64-10 (Salmon et al., 2011), word by word; the counter of the first block is 1."""
-    words: list[int] = []
-    counter = 0
-    while len(words) < count:
-        counter += 1
-        c, k = [counter, 0, 0, 0], [key & MASK, key >> 64]
-        for _ in range(10):
-            left, right = 0xD2E7470EE14C6C93 * c[0], 0xCA5A826395121157 * c[2]
-            c = [(right >> 64) ^ c[1] ^ k[0], right & MASK, (left >> 64) ^ c[3] ^ k[1], left & MASK]
-            k = [(k[0] + 0x9E3779B97F4A7C15) & MASK, (k[1] + 0xBB67AE8584CAA73B) & MASK]
-        words += c
-    return words[:count]
+def test_noise_is_what_the_specification_says() -> None:
+    """The vectors are made in plain Python, by a Philox of their own."""
+    for vector in vectors("sampler.json"):
+        noise = gumbel(Digest(unhex(vector["taskId"])), int(vector["position"]), len(vector["logits"]))
+        np.testing.assert_allclose(noise, vector["noise"], rtol=1e-12)
 
 
-@pytest.mark.parametrize("position", [0, 1, 255, 2**40])
-def test_noise_is_what_the_specification_says(position: int) -> None:
-    key = int.from_bytes(hashlib.sha256(TASK + position.to_bytes(8, "big")).digest()[:16], "big")
-    expected = [-math.log(-math.log(((word >> 11) + 0.5) / 2**53)) for word in philox(key, 258)]
-    np.testing.assert_allclose(gumbel(TASK, position, 258), expected, rtol=1e-12)
+def test_the_generators_words_are_the_vectors_own() -> None:
+    """Where the noise of another implementation differs, this says whether its words or its logarithms do."""
+    for vector in vectors("sampler.json"):
+        seed = hashlib.sha256(unhex(vector["taskId"]) + int(vector["position"]).to_bytes(8, "big")).digest()
+        words = np.random.Philox(key=int.from_bytes(seed[:16], "big")).random_raw(len(vector["words"]))
+        assert [f"0x{int(word):016x}" for word in words] == vector["words"]
+
+
+def test_picks_are_the_vectors_own_and_miss_by_nothing() -> None:
+    assert len(vectors("sampler.json")) == 27
+    for vector in vectors("sampler.json"):
+        chosen = Sampler(
+            Digest(unhex(vector["taskId"])), vector["temperature"], int(vector["topK"]), int(vector["banned"])
+        )
+        logits, position = np.array(vector["logits"], np.float32), int(vector["position"])
+        assert chosen.pick(logits, position) == int(vector["token"])
+        assert chosen.miss(logits, position, int(vector["token"]), MARGIN) == 0
+
+
+def test_the_vectors_are_those_that_their_script_makes() -> None:
+    script = FOLDER / "sampler.py"
+    assert subprocess.run([sys.executable, script, "--check"], check=False).returncode == 0
 
 
 def test_noise_is_frozen() -> None:

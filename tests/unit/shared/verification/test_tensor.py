@@ -10,16 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.documents import ClassifyOutput, InputDocument, TensorOutput, encode_output
+from shared.documents import ClassifyOutput, InputDocument, TensorOutput, data_of, encode_output
 from shared.errors import InferenceFailed, InputMismatch
 from shared.interfaces import Tensors
 from shared.reasons import InvalidReason
 from shared.tensors import Tensor, encode_tensor
 from shared.types import Verdict
-from shared.verification import METHODS
-from shared.verification.tensor import distance
+from shared.verification.tensor import score_of
 from tests.cards import make_card
-from tests.inference_support import giving, never_run, prove, verify
+from tests.inference_support import giving, measure, never_run, prove, verify
 
 CARD = make_card()
 TOLERANCE = 1e-4  # 1e-5 of the scale 10
@@ -50,12 +49,11 @@ async def test_an_honest_output_is_valid() -> None:
 
 
 def test_data_is_the_hash_of_the_canonical_output() -> None:
-    data = METHODS["tensor"].data_of(CARD, output())
-    assert data == hashlib.sha256(encode_output(output())).digest()
+    assert data_of(output()) == hashlib.sha256(encode_output(output())).digest()
     assert encode_output(output()).startswith(b'{"kind":"tensor","tensors":{"n":{"data":"')
 
 
-@pytest.mark.parametrize(("delta", "verdict"), [(0.9, Verdict.VALID), (1.1, Verdict.INVALID), (10, Verdict.INVALID)])
+@pytest.mark.parametrize(("delta", "verdict"), [(0.9, Verdict.VALID), (1.1, Verdict.INVALID), (20, Verdict.INVALID)])
 @pytest.mark.parametrize("at", range(3))
 async def test_the_largest_distance_decides(delta: float, verdict: Verdict, at: int) -> None:
     y = np.array([[3, 6, 9]], np.float32)
@@ -113,20 +111,21 @@ async def test_malformed_outputs(lie: TensorOutput) -> None:
 
 
 async def test_data_that_does_not_follow() -> None:
-    for data in (b"", bytes(32), METHODS["tensor"].data_of(CARD, output())[::-1]):
+    for data in (b"", bytes(32), data_of(output())[::-1]):
         judgement = await verify(CARD, DOCUMENT, output(), never_run, data=data)
         assert (judgement.verdict, judgement.reason) == (Verdict.INVALID, InvalidReason.DATA_MISMATCH)
 
 
 async def test_a_document_that_does_not_fit_is_the_requesters_trouble() -> None:
     document = InputDocument(tensors={"x": np.zeros((1, 4), np.float32)})
-    for attempt in (prove(CARD, document, never_run), verify(CARD, document, output(), never_run)):
-        with pytest.raises(InputMismatch) as caught:
-            await attempt
-        assert (caught.value.field, caught.value.expected) == ("tensors.x.shape", "[-1, 3]")
+    with pytest.raises(InputMismatch) as caught:
+        await verify(CARD, document, output(), never_run)
+    assert (caught.value.field, caught.value.expected) == ("tensors.x.shape", "[-1, 3]")
 
 
-@pytest.mark.parametrize("y", [np.full((1, 3), np.nan, np.float32), np.zeros((1, 2), np.float32), np.zeros((1, 3))])
+@pytest.mark.parametrize(
+    "y", [np.full((1, 3), np.nan, np.float32), np.zeros((1, 2), np.float32), np.zeros((1, 3), np.int64)]
+)
 async def test_a_model_that_gives_what_no_proof_carries_is_nobodys_offence(y: np.ndarray) -> None:
     run = giving({"y": y, "n": np.array([1, 3])})
     for attempt in (prove(CARD, DOCUMENT, run), verify(CARD, DOCUMENT, output(), run)):
@@ -134,16 +133,51 @@ async def test_a_model_that_gives_what_no_proof_carries_is_nobodys_offence(y: np
             await attempt
 
 
-@given(st.lists(st.floats(-1e6, 1e6, width=32), min_size=3, max_size=3), st.floats(-100, 100))
-def test_distance_is_the_largest_difference_in_tolerances(values: list[float], delta: float) -> None:
-    card = make_card(outputs=CARD.outputs[:1])
+# --- the distance --------------------------------------------------------------------------------------
+NUMBERS = st.lists(st.floats(-1e6, 1e6, width=32), min_size=3, max_size=3)
+
+
+@given(NUMBERS, st.floats(-100, 100))
+def test_a_score_is_the_largest_difference_in_tolerances(values: list[float], delta: float) -> None:
     ours = np.array([values])
     theirs = ours + np.array([[0.0, delta * TOLERANCE, 0.0]])
-    assert distance(card, {"y": theirs}, {"y": ours}) == pytest.approx(abs(delta), abs=1e-5)
-    assert distance(card, {"y": ours}, {"y": ours}) == 0
+    assert score_of(CARD, "y", theirs, ours) == pytest.approx(abs(delta), abs=1e-5)
 
 
-def test_distance_of_the_largest_numbers_is_infinite_and_no_error() -> None:
-    card = make_card(outputs=CARD.outputs[:1])
+@given(NUMBERS, NUMBERS)
+def test_a_score_is_the_same_from_both_sides(one: list[float], other: list[float]) -> None:
+    ours, theirs = np.array([one], np.float32), np.array([other], np.float32)
+    assert score_of(CARD, "y", ours, theirs) == score_of(CARD, "y", theirs, ours)
+    assert score_of(CARD, "y", ours, ours) == 0
+
+
+def test_a_score_between_the_largest_numbers_is_infinite_and_no_error() -> None:
     huge = np.full((1, 3), np.finfo(np.float64).max)
-    assert distance(card, {"y": huge}, {"y": -huge}) == math.inf
+    assert score_of(CARD, "y", huge, -huge) == math.inf
+
+
+async def test_what_was_measured_has_a_name() -> None:
+    y = np.array([[3, 6, 9 + TOLERANCE / 2]], np.float32)
+    measured = await measure(CARD, DOCUMENT, output(y=encode_tensor(y)), model)
+    assert measured.score == measured.statistics["distance of y"] == pytest.approx(0.5, rel=0.01)
+    assert measured.statistics["distance of n"] == 0
+    assert 0 <= measured.statistics["cosine distance of y"] < 1e-9
+    assert measured.recomputed == output()
+
+
+# --- a reference that gives float64 ----------------------------------------------------------------------
+async def test_a_reference_in_float64_is_measured_against_as_it_is() -> None:
+    """Rounding it first would add an error of its own to the distance."""
+
+    async def reference(inputs: Tensors) -> Tensors:
+        wide = np.asarray(inputs["x"], np.float64)
+        return {"y": 3 * wide + TOLERANCE / 4, "n": np.array(wide.shape, np.int64)}
+
+    measured = await measure(CARD, DOCUMENT, output(), reference)
+    assert measured.score == pytest.approx(0.25, rel=1e-6)
+
+
+async def test_a_reference_proves_what_is_rounded_once() -> None:
+    third = np.full((1, 3), 1 / 3)
+    proved = await prove(CARD, DOCUMENT, giving({"y": third, "n": np.array([1, 3])}))
+    assert proved == output(y=encode_tensor(third.astype(np.float32)))
