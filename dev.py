@@ -783,11 +783,12 @@ def cmd_fmt(args: Sequence[str]) -> int:
 
 
 def benches() -> dict[str, str]:
-    """Every bench by name, with the first line of its docstring."""
+    """Every bench by name, with the first line of its docstring; what has no `main()` is a part of one."""
     found = {}
     for path in sorted((ROOT / "bench").glob("*.py")):
-        if not path.name.startswith("_"):
-            doc = re.match(r'\s*(?:#[^\n]*\n)*\s*"""(.*)', path.read_text())
+        text = path.read_text()
+        if re.search(r"^def main\(\)", text, re.MULTILINE):
+            doc = re.match(r'\s*(?:#[^\n]*\n)*\s*"""(.*)', text)
             found[path.stem] = doc[1].strip().removesuffix('"""') if doc else ""
     return found
 

@@ -1,6 +1,6 @@
 """Time to certificate beyond the model's own run time, and peak memory of each service, on a real local network.
 
-One task at a time, every kind of model in turn, through the door as a dApp sends them, each with a fee. The baseline is
+One task at a time, digits and text in turn, through the door as a dApp sends them, each with a fee. The baseline is
 the same door's `GET /health`: one HTTP round trip on the same machine in the same run.
 """
 

@@ -39,7 +39,13 @@ def normalise(logits: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
 def top_logits(normalised: npt.NDArray[np.float64]) -> TopLogits:
     """Of equal values the lower id comes first."""
     count = min(TOPS, normalised.shape[-1])
-    ids = np.argsort(-normalised, -1, kind="stable")[:, :count]
+    least = np.partition(normalised, -count, -1)[:, -count, np.newaxis]
+    if (np.count_nonzero(normalised >= least, -1) == count).all():
+        ids = np.nonzero(normalised >= least)[1].reshape(len(normalised), count)  # ascending in each row
+        order = np.argsort(-np.take_along_axis(normalised, ids, -1), -1, kind="stable")
+        ids = np.take_along_axis(ids, order, -1)
+    else:  # several values tie for the last place
+        ids = np.argsort(-normalised, -1, kind="stable")[:, :count]
     values = np.take_along_axis(normalised, ids, -1).astype(np.float32)
     return TopLogits(ids.astype(np.int64), values)
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -37,48 +39,77 @@ class Sampler:
         return int(np.where(allowed >= self._boundary(allowed), perturbed, -math.inf).argmax())
 
     def miss(self, logits: Logits, position: int, token: int, margin: float) -> float:
-        """By how many logits `token` misses being the pick; 0 for the pick itself, infinite for the banned one.
+        """See `misses`; logits (vocab,)."""
+        return float(self.misses(logits[np.newaxis], position, [token], margin)[0])
+
+    def misses(self, logits: Logits, start: int, tokens: Sequence[int], margin: float) -> Float64:
+        """By how many logits each of `tokens` misses being the pick of its position, the first of which is `start`; 0
+        for the pick itself, infinite for the banned one. Logits (tokens, vocab); takes several times their memory.
 
         Two honest runs may disagree by up to half of `margin` on each logit, so either may move a token over the top-k
         boundary. Only tokens that every honest run keeps compete: those `margin` above the one that comes next after
         the kept. Were all tokens near the boundary dropped instead, a forger could claim what they beat. A token
         outside the kept set is charged its distance to the boundary.
         """
-        if token == self.banned:
-            return math.inf
+        claimed = np.asarray(tokens, np.int64)
         allowed = self._allowed(logits)
+        own = _at(allowed, claimed)
         if self.temperature == 0:
-            return float(allowed.max() - allowed[token])
-        perturbed = allowed + self.temperature * gumbel(self.task_id, position, len(allowed))
-        certain = allowed >= self._highest(allowed, self.top_k + 1) + margin
-        best = perturbed[certain].max(initial=-math.inf)
-        return float(max(0.0, best - perturbed[token], self._boundary(allowed) - allowed[token]))
+            return allowed.max(-1) - own
+        perturbed = allowed + self.temperature * gumbel_rows(self.task_id, start, *allowed.shape)
+        boundary, excluded = self._boundary(allowed), self._highest(allowed, self.top_k + 1)
+        is_certain = allowed >= excluded[:, np.newaxis] + margin
+        best = np.where(is_certain, perturbed, -math.inf).max(-1)
+        is_banned = claimed == self.banned
+        with np.errstate(invalid="ignore"):  # minus infinities of the banned token, which gets its miss below
+            beaten, outside = best - _at(perturbed, claimed), boundary - own
+        misses: Float64 = np.where(is_banned, math.inf, np.maximum(0.0, np.maximum(beaten, outside)))
+        return misses
 
     def _allowed(self, logits: Logits) -> Float64:
         allowed = logits.astype(np.float64)
-        allowed[self.banned] = -math.inf
+        allowed[..., self.banned] = -math.inf
         return allowed
 
-    def _boundary(self, logits: Float64) -> float:
-        """The lowest logit that is kept."""
+    def _boundary(self, logits: Float64) -> Float64:
+        """The lowest logit that is kept, of each row."""
         return self._highest(logits, self.top_k)
 
-    def _highest(self, logits: Float64, rank: int) -> float:
-        """The logit of this rank (1 for the highest), where equals have ranks of their own; -inf where none is cut."""
-        if self.top_k == 0 or rank > len(logits):
-            return -math.inf
-        return float(np.partition(logits, -rank)[-rank])
+    def _highest(self, logits: Float64, rank: int) -> Float64:
+        """The logit of this rank (1 for the highest) in each row, where equals have ranks of their own; -inf where none
+        is cut."""
+        if self.top_k == 0 or rank > logits.shape[-1]:
+            return np.full(logits.shape[:-1], -math.inf)
+        highest: Float64 = np.partition(logits, -rank)[..., -rank]
+        return highest
 
 
 def gumbel(task_id: Digest, position: int, count: int) -> Float64:
-    """`count` standard Gumbel variates, the same on every machine up to the last bits of a logarithm.
+    """`count` standard Gumbel variates; see `gumbel_rows`."""
+    return gumbel_rows(task_id, position, 1, count)[0]
+
+
+def gumbel_rows(task_id: Digest, start: int, rows: int, count: int) -> Float64:
+    """(rows, count) standard Gumbel variates for as many positions from `start` on, the same on every machine up to the
+    last bits of a logarithm.
 
     Philox4x64-10, its counter 1 for the first block, its key the first 16 bytes of SHA-256(task id ‖ position, 8 bytes
     big-endian) as a big-endian number; the upper 53 bits of each word, centred, are the uniform variate. Raw words,
     because numpy keeps those for ever and the streams of its distributions not.
     """
-    digest = hashlib.sha256(task_id + position.to_bytes(8, "big")).digest()
-    words = np.random.Philox(key=int.from_bytes(digest[:16], "big")).random_raw(count)
+    words = np.empty((rows, count), np.uint64)
+    philox = np.random.Philox(0)  # one for all rows: making it takes four times as long as giving it another key
+    fresh: Any = philox.state
+    for row in range(rows):
+        digest = hashlib.sha256(task_id + (start + row).to_bytes(8, "big")).digest()
+        fresh["state"]["key"] = np.frombuffer(digest[:16], ">u8")[::-1].astype(np.uint64)
+        philox.state = fresh
+        words[row] = philox.random_raw(count)
     uniform = ((words >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
     variates: Float64 = -np.log(-np.log(uniform))
     return variates
+
+
+def _at(values: Float64, columns: npt.NDArray[np.int64]) -> Float64:
+    """One of each row."""
+    return values[np.arange(len(values)), columns]

@@ -27,6 +27,7 @@ from shared.verification.sampling import Logits, Sampler
 from shared.verification.zones import decide
 
 Misses = npt.NDArray[np.float64]
+LOGITS_AT_ONCE = 1 << 16  # in the sampler's hands: half a megabyte a copy, two milliseconds
 
 
 class SeededText:
@@ -63,14 +64,15 @@ class SeededText:
         logits = await recomputed_logits(work, output, forward)
         sampler = sampler_of(spec, work.task_id, work.parameters)
         misses = await misses_of(sampler, logits, output.tokens, spec.margin)
-        drift = drift_of(unpack(output.tops, len(output.tokens), spec.vocab), normalise(logits))
+        normalised = normalise(logits)
+        drift = drift_of(unpack(output.tops, len(output.tokens), spec.vocab), normalised)
         missed = float(misses.max()) / spec.margin
         drifted = float(drift.max()) / work.card.tolerances["logits"].absolute
         return Measurement(
             score=max(missed, drifted),
             reason=_reason(spec, output, misses, drifted),
             statistics={"margin of tokens": missed, "distance of logits": drifted, "tokens": float(len(misses))},
-            recomputed=text_output(spec, output.prompt, output.tokens, logits),
+            recomputed=_published(spec, output.prompt, output.tokens, normalised),
         )
 
 
@@ -82,13 +84,14 @@ async def recomputed_logits(work: Work, output: TextOutput, forward: Forward) ->
 
 
 async def misses_of(sampler: Sampler, logits: Logits, tokens: tuple[int, ...], margin: float) -> Misses:
-    """Logits by which each token misses the sampler's pick. Lets other tasks run between tokens: the noise of a large
-    vocabulary takes milliseconds."""
-    misses = np.empty(len(tokens))
-    for position, token in enumerate(tokens):
-        misses[position] = sampler.miss(logits[position], position, token, margin)
+    """Logits by which each token misses the sampler's pick. A few rows at once, with other tasks between them: the
+    noise of a large vocabulary takes milliseconds."""
+    rows = max(1, LOGITS_AT_ONCE // logits.shape[-1])
+    parts = []
+    for start in range(0, len(tokens), rows):
+        parts.append(sampler.misses(logits[start : start + rows], start, tokens[start : start + rows], margin))
         await asyncio.sleep(0)
-    return misses
+    return np.concatenate(parts)
 
 
 def drift_of(published: TopLogits, normalised: npt.NDArray[np.float64]) -> Misses:
@@ -114,12 +117,18 @@ def _reason(spec: TextSpec, output: TextOutput, misses: Misses, drifted: float) 
 # --- the form ----------------------------------------------------------------------------------------
 def text_output(spec: TextSpec, prompt: tuple[int, ...], tokens: tuple[int, ...], logits: Logits) -> TextOutput:
     """What is published of a text and the logits (tokens, vocabulary) before each of its tokens."""
+    return _published(spec, prompt, tokens, normalise(logits))
+
+
+def _published(
+    spec: TextSpec, prompt: tuple[int, ...], tokens: tuple[int, ...], normalised: npt.NDArray[np.float64]
+) -> TextOutput:
     return TextOutput(
         encoding=spec.tokens,
         prompt=prompt,
         tokens=tokens,
         stop="eos" if tokens[-1] == spec.eos else "length",
-        tops=pack(top_logits(normalise(logits)), spec.vocab),
+        tops=pack(top_logits(normalised), spec.vocab),
     )
 
 

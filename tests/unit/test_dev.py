@@ -672,14 +672,14 @@ def test_testnet_hands_its_arguments_on(dev, monkeypatch):
 
 def test_benches_are_listed_with_what_they_measure(dev, clone, monkeypatch, capsys):
     (clone / "bench").mkdir()
-    (clone / "bench/throughput.py").write_text('"""Tasks a second."""\n')
-    (clone / "bench/_shared.py").write_text('"""Not a bench."""\n')
+    (clone / "bench/throughput.py").write_text('"""Tasks a second."""\n\n\ndef main() -> None:\n    run()\n')
+    (clone / "bench/table.py").write_text('"""Not a bench."""\n\n\ndef report() -> None:\n    main()\n')
     ran = record_runs(dev, monkeypatch, {})
     assert dev.main(["bench"]) == 0
     told = capsys.readouterr().out
     assert "throughput" in told
     assert "Tasks a second." in told
-    assert "_shared" not in told
+    assert "table" not in told
     assert dev.main(["bench", "latency"]) == 1
     assert "choose one of: throughput" in capsys.readouterr().err
     assert dev.main(["bench", "throughput", "--json", "out.json"]) == 0

@@ -93,3 +93,16 @@ def test_any_bytes_are_tops_or_a_codec_error(data: bytes, tokens: int, vocabular
     except CodecError:
         return
     assert pack(tops, vocabulary) == data
+
+
+# Few values, so that many tie, also for the last place.
+CROWDED = hnp.arrays(
+    np.float64, st.tuples(st.integers(1, 4), st.integers(2, 20)), elements=st.sampled_from([-1.0, 0.0, 0.5])
+)
+
+
+@given(CROWDED)
+def test_of_equals_the_lower_id_comes_first(normalised: npt.NDArray[np.float64]) -> None:
+    tops = top_logits(normalised)
+    for row, ids in zip(normalised.tolist(), tops.ids.tolist(), strict=True):
+        assert ids == sorted(range(len(row)), key=lambda token: (-row[token], token))[:TOPS]

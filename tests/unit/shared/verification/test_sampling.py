@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from shared.types import Digest
-from shared.verification.sampling import Sampler, gumbel
+from shared.verification.sampling import Sampler, gumbel, gumbel_rows
 from tests.vector_files import FOLDER, unhex, vectors
 
 TASK = Digest(hashlib.sha256(b"a task").digest())
@@ -177,3 +177,22 @@ def test_the_banned_token_misses_by_everything() -> None:
 
 def test_greedy_misses_by_the_distance_to_the_highest() -> None:
     assert sampler(0.0).miss(LOGITS, 0, 3, MARGIN) == pytest.approx(0.5)
+
+
+# --- many at once ------------------------------------------------------------------------------------
+def test_rows_of_noise_are_those_of_their_positions() -> None:
+    rows = gumbel_rows(TASK, 250, 10, 37)
+    for row, position in zip(rows, range(250, 260), strict=True):
+        np.testing.assert_array_equal(row, gumbel(TASK, position, 37))
+
+
+@given(hnp.arrays(np.float64, (5, 12), elements=st.floats(-8, 8)), SETTINGS, st.integers(0, 50))
+def test_many_tokens_miss_as_each_does_by_itself(
+    logits: npt.NDArray[np.float64], settings: tuple[float, int], start: int
+) -> None:
+    chosen, tokens = any_sampler(settings), [11, 3, 0, 11, 7]
+    misses = chosen.misses(logits, start, tokens, MARGIN)
+    alone = [chosen.miss(row, start + at, token, MARGIN) for at, (row, token) in enumerate(zip(logits, tokens, strict=True))]
+    np.testing.assert_array_equal(misses, alone)
+    assert math.isinf(misses[0])
+    assert math.isinf(misses[3])
