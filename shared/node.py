@@ -25,8 +25,10 @@ from shared.adapters.content_network import EmbeddedContentStore
 from shared.adapters.counting import CountingGossip, CountingSettlement
 from shared.adapters.engine_onnx import OnnxEngine
 from shared.adapters.gossip_libp2p import LibP2PGossip
+from shared.adapters.onnx_audit import split
 from shared.adapters.signers import LocalIdentitySigner, LocalVoteSigner
 from shared.adapters.store_sqlite import SqliteStore, SqliteVoteGuard
+from shared.audit_library import AuditLibrary
 from shared.config import Config
 from shared.constants import GWEI
 from shared.crypto import keystore
@@ -148,7 +150,12 @@ async def open_node(config: Config, role: str) -> AsyncIterator[Node]:
             libp2p=gossip,
             content=content,
             engine=engine,
-            library=ModelLibrary(content=content, engines={Profile.FP32: engine}, reference=engine),
+            library=ModelLibrary(
+                content=content,
+                engines={Profile.FP32: engine},
+                reference=engine,
+                audits=AuditLibrary(split, max_bytes=config.inference.max_loaded_bytes),
+            ),
             store=store,
             guard=guard,
             metrics=metrics,
