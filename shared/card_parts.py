@@ -101,7 +101,7 @@ class Audit(Form, frozen=True):
     sums of: rows of what goes in, columns of weights."""
 
     relative: Annotated[float, Meta(gt=0, le=5e-5)]
-    draws: Annotated[int, Meta(ge=1, le=16)]  # vectors of signs; each misses at most half of all wrong batches
+    draws: Annotated[int, Meta(ge=1, le=16)]  # independent vectors; each misses an x-fold error with at most 2/x
 
 
 class Sequence(Form, frozen=True):

@@ -109,7 +109,7 @@ def _linear(node: NodeProto, fixed: Mapping[str, TensorProto], shapes: Mapping[s
     attributes = {each.name: helper.get_attribute_value(each) for each in node.attribute}
     weight = numpy_helper.to_array(fixed[node.input[1]])
     if attributes.get("transB", 0):
-        weight = weight.T
+        weight = np.ascontiguousarray(weight.T)
     bias = _bias(node, fixed, attributes.get("beta", 1.0), weight.shape[1])
     shape = shapes.get(result)
     is_fit = (

@@ -10,8 +10,11 @@ from __future__ import annotations
 import asyncio
 import math
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from threading import Lock
 from typing import Final
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -20,24 +23,28 @@ from shared.documents import BatchOutput, Output, TensorOutput
 from shared.errors import CodecError, InferenceFailed, InputMismatch
 from shared.interfaces import Tensors
 from shared.reasons import InvalidReason
-from shared.tensors import Array, Tensor, decode_tensor, encode_tensor
+from shared.tensors import DTYPES, Array, Tensor, encode_tensor
 from shared.verification.computed import check_computed
-from shared.verification.linear import draw_signs, residual, shape_at, sizes_of
+from shared.verification.linear import Linear, shape_at, sizes_of
 from shared.verification.method import AuditRuns, Compute, Forward, Judgement, Measurement, Work, invalid
+from shared.verification.projection import Basis, Projection, RandomBytes, draw_basis, draw_projection, residuals
 from shared.verification.tensor import TensorDistance, score_of
 from shared.verification.zones import INVALID_ABOVE, VALID_UP_TO, decide, judgement_of, referee
 
+# If its evidence is revealed, an audit tells a number or two that depend on a basis, with coefficients that nobody
+# knows; a basis is 32 vectors of 64 numbers and more. To draw one costs 32 passes over the weights.
+MAX_AUDITS_OF_BASIS: Final = 256
 # A proof carries tensors in base64, and leaves room for the names of 1024 layers and for what else is in it. 11.6 MB:
 # with 256 rows, layers of 11,800 values a row together.
 MAX_PUBLISHED_BYTES: Final = (MAX_PROOF_BYTES - (512 << 10)) // 4 * 3
 
 
 class BatchAudit:
-    """See `Measuring`. `random_bytes` is what the signs are drawn from: only tests may know it."""
+    """See `Measuring`. `random_bytes` is what the projections are drawn from: only tests may know it."""
 
-    def __init__(self, random_bytes: Callable[[int], bytes] = secrets.token_bytes) -> None:
-        self._random_bytes = random_bytes
+    def __init__(self, random_bytes: RandomBytes = secrets.token_bytes) -> None:
         self._tensor = TensorDistance()
+        self._projections = Projections(random_bytes)
 
     async def prove(self, work: Work, compute: Compute) -> Output:
         """Also raises `InputMismatch` for a batch that no proof has room for."""
@@ -58,15 +65,15 @@ class BatchAudit:
             raise InferenceFailed(f"a layer of the model is not what a proof carries: {error}") from None
 
     def fault(self, work: Work, output: Output) -> InvalidReason | None:
-        """Which layers there must be, and of what shapes, depends on the model: `judge` looks at that."""
+        """Which layers there must be, and of what shapes, depends on the model: `judge` looks at that. It also finds
+        NaN and infinities in layers, which differ from everything."""
         if not isinstance(output, BatchOutput) or self._tensor.fault(work, TensorOutput(output.tensors)) is not None:
             return InvalidReason.OUTPUT_MALFORMED
-        try:
-            for layer in output.layers.values():
-                decode_tensor(layer)
-        except CodecError:
-            return InvalidReason.OUTPUT_MALFORMED
-        return None
+        are_whole = all(
+            layer.dtype == "float32" and len(layer.data) == 4 * math.prod(layer.shape)
+            for layer in output.layers.values()
+        )
+        return None if are_whole else InvalidReason.OUTPUT_MALFORMED
 
     async def judge(self, work: Work, output: Output, compute: Compute) -> Judgement:
         runs = await _runs_of(compute)
@@ -84,7 +91,8 @@ class BatchAudit:
             return await decide(self, work, output, compute)
         measured = await asyncio.to_thread(self._audit, work, output, runs, {**given, **replayed})
         if VALID_UP_TO < measured.score <= INVALID_ABOVE:
-            return await referee(self, work, output, compute, measured.score)
+            refereed = await referee(self, work, output, compute, measured.score)
+            return replace(refereed, statistics={**measured.statistics, **refereed.statistics})
         return judgement_of(measured)
 
     async def measure(self, work: Work, output: Output, forward: Forward) -> Measurement:
@@ -94,25 +102,45 @@ class BatchAudit:
 
     def _audit(self, work: Work, output: Output, runs: AuditRuns, values: Mapping[str, Array]) -> Measurement:
         """Every layer in the order of the model: the first that differs is where the cheat is."""
-        audit, residuals = work.card.audit, dict[str, float]()
+        audit, scores, differing = work.card.audit, dict[str, float](), dict[str, float]()
         if audit is None:
             raise InferenceFailed("the card has no tolerance for a batch audit")
         for linear in runs.linears:
-            rows = math.prod(values[linear.source].shape[:-1])
-            signs = draw_signs(audit.draws, rows, self._random_bytes)
-            distance = residual(linear, values[linear.source], values[linear.result], signs)
-            residuals[linear.result] = distance / audit.relative
-        distances = _distances(work, output, values)
-        first = next((name for name, score in residuals.items() if score > VALID_UP_TO), None)
+            projection = self._projections.draw(linear, audit.draws)
+            rows = residuals(linear, projection, values[linear.source], values[linear.result]) / audit.relative
+            scores[f"residual of {linear.result}"] = score = float(rows.max(initial=0.0))
+            if score > VALID_UP_TO:
+                self._projections.forget(linear)
+                differing = differing or {f"first layer that differs: {linear.result}, row {rows.argmax()}": score}
+        distances = _distances(work, output, values, {linear.result for linear in runs.linears})
         return Measurement(
-            score=max((*residuals.values(), *distances.values())),
-            reason=InvalidReason.TENSOR_DIFFERS if first is None else InvalidReason.LAYER_DIFFERS,
-            statistics={
-                **{f"distance of {name}": score for name, score in distances.items()},
-                **{f"residual of {name}": score for name, score in residuals.items()},
-                **({} if first is None else {f"first layer that differs: {first}": residuals[first]}),
-            },
+            score=max((*scores.values(), *distances.values())),
+            reason=InvalidReason.LAYER_DIFFERS if differing else InvalidReason.TENSOR_DIFFERS,
+            statistics={**distances, **scores, **differing},
         )
+
+
+class Projections:
+    """Fresh for every audit, and a basis for each linear layer that this node audits. In any thread."""
+
+    def __init__(self, random_bytes: RandomBytes) -> None:
+        self._random_bytes = random_bytes
+        self._bases: WeakKeyDictionary[Linear, tuple[Basis, int]] = WeakKeyDictionary()  # with the audits left to it
+        self._lock = Lock()
+
+    def draw(self, linear: Linear, draws: int) -> Projection:
+        with self._lock:
+            basis, left = self._bases.get(linear) or (draw_basis(linear, self._random_bytes), MAX_AUDITS_OF_BASIS)
+            if left > 1:
+                self._bases[linear] = basis, left - 1
+            else:
+                del self._bases[linear]
+        return draw_projection(basis, draws, self._random_bytes)
+
+    def forget(self, linear: Linear) -> None:
+        """After a refusal: nobody is to learn what slips through by being caught."""
+        with self._lock:
+            self._bases.pop(linear, None)
 
 
 async def _runs_of(compute: Compute) -> AuditRuns:
@@ -122,8 +150,8 @@ async def _runs_of(compute: Compute) -> AuditRuns:
 
 
 def results_of(work: Work, output: Output, runs: AuditRuns, sizes: Mapping[str, int]) -> dict[str, Array] | None:
-    """What was published of each linear layer; None unless that is every layer and nothing else, float32, and of the
-    shapes that the model gives for these inputs. Nothing is computed with other shapes: two that broadcast could
+    """What was published of each linear layer; None unless that is every layer and nothing else, and of the shapes that
+    the model gives for these inputs. Nothing is computed with other shapes: two that broadcast could
     multiply to more memory than there is."""
     if not isinstance(output, BatchOutput):
         return None
@@ -131,21 +159,23 @@ def results_of(work: Work, output: Output, runs: AuditRuns, sizes: Mapping[str, 
     if set(output.layers) != {linear.result for linear in runs.linears} - outputs:
         return None
     published = {**output.layers, **output.tensors}
-    results = {linear.result: decode_tensor(published[linear.result]) for linear in runs.linears}
-    is_fit = all(
-        results[linear.result].dtype == np.float32 and results[linear.result].shape == shape_at(linear.shape, sizes)
-        for linear in runs.linears
-    )
+    results = {linear.result: _view(published[linear.result]) for linear in runs.linears}
+    is_fit = all(results[linear.result].shape == shape_at(linear.shape, sizes) for linear in runs.linears)
     return results if is_fit else None
 
 
-def _distances(work: Work, output: Output, values: Mapping[str, Array]) -> dict[str, float]:
-    """Of the published outputs from the replayed ones, in tolerances. An output that a linear layer gave is its own
-    replay: its residual speaks for it."""
+def _distances(work: Work, output: Output, values: Mapping[str, Array], given: Collection[str]) -> dict[str, float]:
+    """Of the published outputs from the replayed ones, in tolerances. An output among the `given` is what a product
+    gave: its residual speaks for it."""
     published = output.tensors if isinstance(output, BatchOutput) else {}
-    names = [spec.name for spec in work.card.outputs]
-    scores = {name: score_of(work.card, name, decode_tensor(published[name]), values[name]) for name in names}
-    return {name: math.inf if math.isnan(score) else score for name, score in scores.items()}
+    names = [spec.name for spec in work.card.outputs if spec.name not in given]
+    scores = {name: score_of(work.card, name, _view(published[name]), values[name]) for name in names}
+    return {f"distance of {name}": math.inf if math.isnan(score) else score for name, score in scores.items()}
+
+
+def _view(tensor: Tensor) -> Array:
+    """`fault` has measured it."""
+    return np.frombuffer(tensor.data, DTYPES[tensor.dtype]).reshape(tensor.shape)
 
 
 def _encode(arrays: Tensors) -> dict[str, Tensor]:

@@ -1,14 +1,8 @@
-"""Linear layers as a batch audit sees them, and how far what was published of one lies from what it must be.
-
-After Freivalds: for a vector r of random signs, rᵀY = (rᵀA)W costs one pass over A, Y and W, where Y = AW costs a pass
-over W for each row. A row that is wrong shows unless other wrong rows cancel it, which half of all r do at best.
-Whoever knows r can make wrong rows cancel: r is drawn when Y is published, and by each attester for itself.
-"""
+"""A model taken apart for a batch audit: its linear layers, and the shapes of what they give."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -25,23 +19,24 @@ Shape = tuple[int | str, ...]
 LEAST_NORM: Final = 1e-15
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Linear:
     """`result = alpha · source · weight + bias`, over the last axis of `source`."""
 
     source: str  # the tensor that goes in
     result: str  # the tensor that it gives, which the performer publishes
-    weight: Floats  # (in, out)
+    weight: Floats  # (in, out), in C order: what reads it goes along its rows
     bias: Floats | None  # (out,)
     alpha: float
     shape: Shape  # of `result`
-    norms: npt.NDArray[np.float64] = field(init=False)  # (out,), of the columns of `alpha · weight` over `bias`
+    column_weights: Floats = field(init=False)  # (out,), 1 over the norm of each column of `alpha · weight` and `bias`
 
     def __post_init__(self) -> None:
         squares = self.alpha**2 * np.einsum("ij,ij->j", self.weight, self.weight, dtype=np.float64)
         if self.bias is not None:
             squares += np.square(self.bias, dtype=np.float64)
-        object.__setattr__(self, "norms", np.maximum(np.sqrt(squares), LEAST_NORM))
+        norms = np.maximum(np.sqrt(squares), LEAST_NORM)
+        object.__setattr__(self, "column_weights", (1 / norms).astype(np.float32))
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +52,13 @@ class AuditParts:
 
 
 def sizes_of(inputs: Mapping[str, Shape], arrays: Mapping[str, Array]) -> dict[str, int] | None:
-    """The sizes of the named dimensions, from what goes in; None where one name has two sizes."""
+    """The sizes of the named dimensions, from what goes in; None where that does not fit, or one name has two sizes."""
     sizes: dict[str, int] = {}
     for name, shape in inputs.items():
-        for dimension, size in zip(shape, arrays[name].shape, strict=True):
+        array = arrays.get(name)
+        if array is None or array.ndim != len(shape):
+            return None
+        for dimension, size in zip(shape, array.shape, strict=True):
             if isinstance(dimension, str) and sizes.setdefault(dimension, size) != size:
                 return None
     return sizes
@@ -68,39 +66,3 @@ def sizes_of(inputs: Mapping[str, Shape], arrays: Mapping[str, Array]) -> dict[s
 
 def shape_at(shape: Shape, sizes: Mapping[str, int]) -> tuple[int, ...]:
     return tuple(sizes[dimension] if isinstance(dimension, str) else dimension for dimension in shape)
-
-
-def draw_signs(draws: int, rows: int, random_bytes: Callable[[int], bytes]) -> Floats:
-    """(draws, rows) of ±1, a random bit each."""
-    count = draws * rows
-    bits = np.unpackbits(np.frombuffer(random_bytes(-(-count // 8)), np.uint8), count=count)
-    return (1 - 2 * bits.astype(np.float32)).reshape(draws, rows)
-
-
-def residual(linear: Linear, source: Array, result: Array, signs: Floats) -> float:
-    """The largest |rᵀY − (rᵀA)W| over draws and columns, as a part of the column's norm and √rows.
-
-    Each row's sign is divided by that row's norm in `source`: all rows weigh the same, and one row of large numbers
-    buys the others no tolerance. Infinite where rows are missing, or anything is not finite."""
-    a = np.ascontiguousarray(source, np.float32).reshape(-1, linear.weight.shape[0])
-    y = np.ascontiguousarray(result, np.float32).reshape(-1, linear.weight.shape[1])
-    if len(a) != len(y) or len(a) != signs.shape[1]:
-        return math.inf
-    if len(a) == 0:
-        return 0.0
-    with np.errstate(over="ignore", invalid="ignore", under="ignore"):
-        r = (signs / _row_norms(a, is_biased=linear.bias is not None)).astype(np.float32)
-        expected = linear.alpha * ((r @ a) @ linear.weight).astype(np.float64)
-        if linear.bias is not None:
-            expected += r.sum(axis=1, dtype=np.float64)[:, None] * linear.bias
-        largest = np.max(np.abs(r @ y - expected) / (linear.norms * math.sqrt(len(a))))
-    return float(largest) if np.isfinite(largest) else math.inf
-
-
-def _row_norms(a: Floats, *, is_biased: bool) -> npt.NDArray[np.float64]:
-    """A bias is one more column, of ones. In float32, which is quicker, unless squares of it overflow."""
-    squares = np.einsum("ij,ij->i", a, a).astype(np.float64)
-    if not np.isfinite(squares).all():
-        squares = np.einsum("ij,ij->i", a, a, dtype=np.float64)
-    norms: npt.NDArray[np.float64] = np.maximum(np.sqrt(squares + is_biased), LEAST_NORM)
-    return norms
