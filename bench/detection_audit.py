@@ -82,24 +82,24 @@ class AuditFigures:
         return min(found.share for found in self.cheats.values())
 
 
-def measure_audit_cost() -> AuditFigures:
-    """About ten seconds."""
-    return asyncio.run(_measure())
+def measure_audit_cost(width: int = WIDTH) -> AuditFigures:
+    """About ten seconds; the share falls as one over the width."""
+    return asyncio.run(_measure(width))
 
 
 # --- the network, and ways to compute it badly -------------------------------------------------------
-def weights() -> list[Floats]:
+def weights(width: int = WIDTH) -> list[Floats]:
     """As wide layers are initialised: each keeps the scale of what goes in."""
     rng = np.random.default_rng(0)
-    return [rng.standard_normal((WIDTH, WIDTH), np.float32) * np.float32(np.sqrt(2 / WIDTH)) for _ in range(LAYERS)]
+    return [rng.standard_normal((width, width), np.float32) * np.float32(np.sqrt(2 / width)) for _ in range(LAYERS)]
 
 
 def network(matrices: list[Floats]) -> bytes:
-    """x (batch, 1024) through linear layers with biases, with ReLU between them, to y of the same shape."""
-    rng = np.random.default_rng(1)
+    """x (batch, width) through linear layers with biases, with ReLU between them, to y of the same shape."""
+    rng, width = np.random.default_rng(1), len(matrices[0])
     nodes, constants, value = [], [], "x"
     for layer, matrix in enumerate(matrices):
-        bias = rng.standard_normal(WIDTH, np.float32) / np.float32(10)
+        bias = rng.standard_normal(width, np.float32) / np.float32(10)
         constants += [numpy_helper.from_array(matrix, f"w{layer}"), numpy_helper.from_array(bias, f"b{layer}")]
         is_last = layer == len(matrices) - 1
         result = "y" if is_last else f"sum{layer}"
@@ -107,7 +107,7 @@ def network(matrices: list[Floats]) -> bytes:
         if not is_last:
             value = f"active{layer}"
             nodes.append(helper.make_node("Relu", [result], [value]))
-    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", WIDTH]) for name in ("x", "y")]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", width]) for name in ("x", "y")]
     graph = helper.make_graph(nodes, "network", ends[:1], ends[1:], constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     data: bytes = model.SerializeToString(deterministic=True)
@@ -166,9 +166,9 @@ def _permuted(array: Any, rows: list[int]) -> Any:
 
 
 # --- the measurement -----------------------------------------------------------------------------------
-async def _measure() -> AuditFigures:
-    x = np.random.default_rng(2).standard_normal((ROWS, WIDTH), np.float32)
-    inputs, matrices = {"x": x}, weights()
+async def _measure(width: int) -> AuditFigures:
+    x = np.random.default_rng(2).standard_normal((ROWS, width), np.float32)
+    inputs, matrices = {"x": x}, weights(width)
     model = network(matrices)
     parts = split(model)
     async with _engine(threads=1) as engine, _engine(threads=2) as other:
@@ -277,8 +277,8 @@ def _card(model: bytes, audit: Audit, y: Any) -> ModelCard:
         method="batch-audit",
         profile=Profile.FP32,
         model=ModelFile(cid="none", sha256=hashlib.sha256(model).hexdigest(), size=len(model), opset=17),
-        inputs=(TensorSpec("x", "float32", (-1, WIDTH)),),
-        outputs=(TensorSpec("y", "float32", (-1, WIDTH)),),
+        inputs=(TensorSpec("x", "float32", (-1, y.shape[1])),),
+        outputs=(TensorSpec("y", "float32", (-1, y.shape[1])),),
         tolerances={"y": Tolerance(relative=TOLERANCE, scale=float(np.abs(y).max()))},
         text=None,
         trained_on="nothing",
