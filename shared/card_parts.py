@@ -97,10 +97,11 @@ class Similarity(Form, frozen=True):
 
 
 class Audit(Form, frozen=True):
-    """Batch audit: how far the random projections of a layer may lie apart, relative to that layer's norm."""
+    """Batch audit: how far the random projections of a layer may lie apart, as a part of the norms of what they are
+    sums of: rows of what goes in, columns of weights."""
 
     relative: Annotated[float, Meta(gt=0, le=5e-5)]
-    draws: Annotated[int, Meta(ge=1, le=16)]  # independent ±1 vectors; each misses a wrong row at most half the time
+    draws: Annotated[int, Meta(ge=1, le=16)]  # independent vectors; each misses an x-fold error with at most 2/x
 
 
 class Sequence(Form, frozen=True):

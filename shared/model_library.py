@@ -8,9 +8,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 
+from shared.audit_library import AuditLibrary
 from shared.constants import FETCH_TIMEOUT_SECONDS, MAX_CARD_BYTES, MAX_MODEL_BYTES
 from shared.documents import ModelCard, decode_card
 from shared.errors import (
@@ -58,12 +60,17 @@ class ReadyModel:
 
 class ModelLibrary:
     """Fetches, checks and loads models, each once an engine. `engines` has one for each profile that this node can
-    compute in, `reference` computes any model in float64."""
+    compute in, `reference` computes any model in float64, `audits` takes models apart for the method `batch-audit`."""
 
     def __init__(
-        self, *, content: ContentStore, engines: Mapping[Profile, InferenceEngine], reference: InferenceEngine
+        self,
+        *,
+        content: ContentStore,
+        engines: Mapping[Profile, InferenceEngine],
+        reference: InferenceEngine,
+        audits: AuditLibrary | None = None,
     ) -> None:
-        self._content, self._engines, self._reference = content, engines, reference
+        self._content, self._engines, self._reference, self._audits = content, engines, reference, audits
         self._cards: dict[Cid, ModelCard] = {}
         self._loading: dict[tuple[int, Digest], asyncio.Lock] = {}
         self.ready_ids: set[int] = set()  # definitions whose model was loaded at least once
@@ -79,6 +86,10 @@ class ModelLibrary:
         if engine is None:
             raise InferenceFailed(f"this node has no engine for profile {card.profile} of card {definition.card_cid}")
         await self._load(engine, definition, card.model, prefer)
+        audit = None
+        if card.method == "batch-audit" and self._audits is not None:
+            fetch = partial(self._fetch_model, card.model, prefer)
+            audit = partial(self._audits.runs, engine, definition.model_hash, fetch)
         return ReadyModel(
             card,
             definition.card_cid,
@@ -86,6 +97,7 @@ class ModelLibrary:
             Compute(
                 run=self._forward(engine, definition, card.model, prefer),
                 reference=self._forward(self._reference, definition, card.model, prefer),
+                audit=audit,
             ),
             lambda: engine.fingerprint(definition.model_hash),
         )
@@ -153,15 +165,17 @@ class ModelLibrary:
         async with self._loading.setdefault((id(engine), definition.model_hash), asyncio.Lock()):
             if engine.is_loaded(definition.model_hash):
                 return
-            timeout = max(FETCH_TIMEOUT_SECONDS, file.size / SLOWEST_MODEL_BYTES_PER_SECOND)
-            limit = min(file.size, MAX_MODEL_BYTES)
-            try:
-                model = await self._content.get(Cid(file.cid), max_bytes=limit, timeout_seconds=timeout, prefer=prefer)
-            except ContentUnavailable as error:
-                raise ModelUnavailable(error.cid, error.causes) from None
-            except (ContentTooLarge, ContentCorrupt, CodecError) as error:  # the last for a CID that is none
-                raise ModelMismatch(f"model {file.cid}: {error}") from None
-            await engine.load(definition.model_hash, model)
+            await engine.load(definition.model_hash, await self._fetch_model(file, prefer))
+
+    async def _fetch_model(self, file: ModelFile, prefer: Address | None) -> bytes:
+        timeout = max(FETCH_TIMEOUT_SECONDS, file.size / SLOWEST_MODEL_BYTES_PER_SECOND)
+        limit = min(file.size, MAX_MODEL_BYTES)
+        try:
+            return await self._content.get(Cid(file.cid), max_bytes=limit, timeout_seconds=timeout, prefer=prefer)
+        except ContentUnavailable as error:
+            raise ModelUnavailable(error.cid, error.causes) from None
+        except (ContentTooLarge, ContentCorrupt, CodecError) as error:  # the last for a CID that is none
+            raise ModelMismatch(f"model {file.cid}: {error}") from None
 
 
 def model_hash_of(card: ModelCard) -> Digest:

@@ -26,8 +26,10 @@ from shared.adapters.counting import CountingGossip, CountingSettlement
 from shared.adapters.engines import OpenEngine, engines_by_profile, open_engine, open_reference
 from shared.adapters.gossip_libp2p import LibP2PGossip
 from shared.adapters.http_json import open_caller
+from shared.adapters.onnx_audit import split
 from shared.adapters.signers import LocalIdentitySigner, LocalVoteSigner
 from shared.adapters.store_sqlite import SqliteStore, SqliteVoteGuard
+from shared.audit_library import AuditLibrary
 from shared.config import Config
 from shared.constants import GWEI
 from shared.crypto import keystore
@@ -155,7 +157,12 @@ async def open_node(config: Config, role: str) -> AsyncIterator[Node]:
             content=content,
             engine=engine,
             reference=reference,
-            library=ModelLibrary(content=content, engines=engines, reference=reference),
+            library=ModelLibrary(
+                content=content,
+                engines=engines,
+                reference=reference,
+                audits=AuditLibrary(split, max_bytes=config.inference.max_loaded_bytes),
+            ),
             store=store,
             guard=guard,
             methods={

@@ -14,6 +14,7 @@ from shared.tensors import Tensor, Tensors, decode_tensor
 
 Token = Annotated[int, Meta(ge=0, lt=1 << 20)]
 Tokens = Annotated[tuple[Token, ...], Meta(max_length=MAX_TEXT_TOKENS)]
+MAX_LAYERS = 1024  # of a batch; decoders of 80 blocks have 560 products
 MAX_TOPS_BYTES = MAX_TEXT_TOKENS * 64  # eight ids of four bytes and eight float32 values a token
 
 
@@ -50,10 +51,11 @@ class TextOutput(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fi
 
 
 class BatchOutput(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="batch"):
-    """All outputs of a batch, and what each linear layer gave before them, by the name of its tensor."""
+    """All outputs of a batch, and what each linear layer gave before them, by the name of its tensor. A layer that
+    gives an output is there once, as that."""
 
     tensors: Tensors
-    layers: Annotated[dict[str, Tensor], Meta(min_length=1, max_length=1024)]
+    layers: Annotated[dict[str, Tensor], Meta(max_length=MAX_LAYERS)]
 
 
 class JsonOutput(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="json"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from shared.verification.batch_audit import BatchAudit
 from shared.verification.exact import ExactHash
 from shared.verification.method import Method
 from shared.verification.similarity import CosineSimilarity
@@ -11,6 +12,7 @@ from shared.verification.tensor import TensorDistance
 from shared.verification.text import SeededText
 
 METHODS: Mapping[str, Method] = {
+    "batch-audit": BatchAudit(),
     "exact": ExactHash(),
     "similarity": CosineSimilarity(),
     "tensor": TensorDistance(),

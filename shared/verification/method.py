@@ -10,6 +10,7 @@ from shared.documents import InputDocument, ModelCard, Output, Parameters
 from shared.interfaces import Tensors
 from shared.reasons import AbstainReason, InvalidReason
 from shared.types import Address, Cid, Digest, Verdict
+from shared.verification.linear import Linear, Shape
 
 Forward = Callable[[Tensors], Awaitable[Tensors]]
 """One forward pass of the task's model. Raises `InferenceFailed` and the engine's other errors."""
@@ -29,12 +30,23 @@ class Work:
 
 
 @dataclass(frozen=True, slots=True)
+class AuditRuns:
+    """The model taken apart for a batch audit, on this node's engine: see `AuditParts`."""
+
+    exposed: Forward
+    replay: Forward
+    linears: tuple[Linear, ...]
+    inputs: Mapping[str, Shape]
+
+
+@dataclass(frozen=True, slots=True)
 class Compute:
     """What the method may run: `run` in the card's profile, on this node's engine; `reference` the same graph in
-    float64, whose float outputs come as float64."""
+    float64, whose float outputs come as float64; `audit` takes the model apart, for `batch-audit` alone."""
 
     run: Forward
     reference: Forward
+    audit: Callable[[], Awaitable[AuditRuns]] | None = None
 
 
 @dataclass(frozen=True, slots=True)

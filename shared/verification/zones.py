@@ -23,10 +23,15 @@ async def decide(method: Measuring, work: Work, output: Output, compute: Compute
     measured = await method.measure(work, output, compute.run)
     if measured.score <= VALID_UP_TO or measured.score > INVALID_ABOVE:
         return judgement_of(measured)
+    return await referee(method, work, output, compute, measured.score)
+
+
+async def referee(method: Measuring, work: Work, output: Output, compute: Compute, score: float) -> Judgement:
+    """By the reference; where that fails, nobody can say more than `score`, which lies between the zones."""
     try:
         refereed = await method.measure(work, output, compute.reference)
     except (InferenceFailed, InputMismatch):
-        return abstain(AbstainReason.REFERENCE_FAILED, measured.score)
+        return abstain(AbstainReason.REFERENCE_FAILED, score)
     return judgement_of(refereed, is_refereed=True)
 
 
