@@ -6,12 +6,14 @@ from collections.abc import Mapping
 
 from shared.verification.exact import ExactHash
 from shared.verification.method import Method
+from shared.verification.sequential import SequentialText
 from shared.verification.similarity import CosineSimilarity
 from shared.verification.tensor import TensorDistance
 from shared.verification.text import SeededText
 
 METHODS: Mapping[str, Method] = {
     "exact": ExactHash(),
+    "sequential": SequentialText(),  # an attester puts one with a memory in its place
     "similarity": CosineSimilarity(),
     "tensor": TensorDistance(),
     "text": SeededText(),
