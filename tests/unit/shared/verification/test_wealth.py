@@ -26,7 +26,7 @@ def zeros(count: int) -> npt.NDArray[np.float64]:
 def test_before_the_first_text_there_is_one_unit() -> None:
     assert Wealth().evidence == 0.0
     assert math.isclose(sum(SHARES), 1.0)
-    assert BETTORS == len(SHIFTS) + len(STAKES)
+    assert len(SHIFTS) + len(STAKES) == BETTORS
 
 
 def test_nine_tenths_are_staked_at_once() -> None:
