@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from attester.judge import Judge
+from attester.sequences import SequenceLedger
 from attester.turns import Openings, Turns
 from shared import messages
 from shared.batch import make_batch
@@ -26,6 +27,7 @@ from shared.roster import Roster
 from shared.types import Address, Digest, Verdict
 from shared.validation import GossipRules
 from shared.verification.method import Judgement
+from shared.verification.sequential import SequentialText
 
 if TYPE_CHECKING:
     from shared.node import Node
@@ -73,7 +75,7 @@ class Attester:
                 roster=lambda: node.roster.current,
                 content=node.content,
                 library=node.library,
-                methods=node.methods,
+                methods={**node.methods, "sequential": SequentialText(SequenceLedger(node.store))},
             ),
             guard=node.guard,
             signer=node.vote_signer,

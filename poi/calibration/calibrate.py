@@ -18,6 +18,7 @@ from poi.calibration.measure import Caught, Honest, Spread, run_matrix, spread_o
 from poi.calibration.progress import Progress
 from poi.calibration.publish import separation_of
 from poi.calibration.samples import read_samples
+from poi.calibration.sequence import neighbours, sequence_part
 from poi.calibration.similarity import with_error_rates
 from poi.calibration.subject import Sample, tensor_samples, text_samples
 from shared.adapters.onnx_precision import Precision, convert
@@ -66,7 +67,7 @@ async def calibrate(
     `InferenceFailed` where the model does not run, or not in float64."""
     draft, model = draft_card(folder, profile=profile, method=method)
     documents = read_samples(folder, samples)
-    runner = Runner(convert(model, PRECISION_OF[draft.profile]))
+    runner = Runner(_as_served(model, draft.profile))
     # An exact profile is its own reference: what it computes in is what everybody else must.
     reference = runner if draft.profile.is_exact else Runner(convert(model, "fp64"))
     work = await _samples(draft, documents, runner)
@@ -76,6 +77,11 @@ async def calibrate(
         spread = await spread_of(draft, work, honest, computed)
         limited = with_limits(draft, spread, computed)
     attester = Compute(runner.forward, reference.forward)
+    if limited.sequence is not None:
+        with progress.of("errors of honest runs, by an honest run's own"):
+            groups = {"this engine": [runner.forward], "neighbours": neighbours(model, PRECISION_OF[draft.profile])}
+            part = await sequence_part(limited, documents, groups, attester)
+            limited = msgspec.structs.replace(limited, sequence=part)
     caught, floor = await _try_cheats(limited, folder, model, work, attester, progress)
     if limited.similarity is not None:
         limited = await with_error_rates(limited, limited.similarity, work, honest, caught.values())
@@ -88,6 +94,10 @@ async def calibrate(
         golden=Golden(cid=cid_of(golden), vectors=len(vectors)),
     )
     return Calibrated(card, golden, honest, spread, caught)
+
+
+def _as_served(model: bytes, profile: Profile) -> bytes:
+    return convert(model, PRECISION_OF[profile], fused=True)
 
 
 async def _samples(draft: ModelCard, documents: Sequence[InputDocument], runner: Runner) -> list[Sample]:
@@ -105,17 +115,17 @@ async def _try_cheats(
     tried = samples if card.text is None else samples[:CHEATED_TEXTS]
     for changed in changed_models(folder, model):
         with progress.of(f"cheat: {changed.name}") as note:
-            cheat = _cheating_runner(changed.model, PRECISION_OF[card.profile])
+            cheat = _cheating_runner(changed.model, card.profile)
             caught[changed.name] = await try_cheat(card, tried, cheat.forward, attester)
             floor |= {changed.name} if changed.sets_floor else set()
             note(f"nearest {min(caught[changed.name].scores):.3g} tolerances")
     return caught, floor
 
 
-def _cheating_runner(model: bytes, precision: Precision) -> Runner:
+def _cheating_runner(model: bytes, profile: Profile) -> Runner:
     """In the card's arithmetic, or as it is: integer kernels have no other."""
     try:
-        return Runner(convert(model, precision))
+        return Runner(_as_served(model, profile))
     except InferenceFailed:
         return Runner(model)
 

@@ -23,12 +23,19 @@ from shared.model_card import METHODS_OF
 from shared.profiles import MIN_SEPARATION, Profile
 from shared.types import Cid
 
-CALIBRATED: Final = ("tensor", "exact", "text", "similarity")  # the methods whose numbers come from here
+CALIBRATED: Final = ("tensor", "exact", "text", "sequential", "similarity")  # the methods whose numbers come from here
 UNMEASURED: Final = Calibration(
     engines=(), samples=1, configurations={}, honest_max=0.0, cheats={}, separation=MIN_SEPARATION
 )
 # What `about.json` need not say.
 OF_A_TEXT: Final[Mapping[str, Any]] = {"sampler": "gumbel-philox-1", "seed": "beacon", "margin": 1.0}
+OF_A_SEQUENCE: Final[Mapping[str, Any]] = {
+    "honestMean": 0.0,
+    "honestDeviation": 1.0,
+    "honestMiss": 0.05,
+    "shift": 1.0,
+    "limit": 50.0,
+}
 OF_SIMILARITY: Final[Mapping[str, Any]] = {"falseRejects": 0.0, "falseAccepts": 0.0, "outputs": 1}
 
 
@@ -60,6 +67,8 @@ def cid_of(data: bytes) -> Cid:
 def _form(about: Mapping[str, Any], quality: Any, file: ModelFile) -> dict[str, Any]:
     defaults: dict[str, Mapping[str, Any]] = {"text": OF_A_TEXT, "similarity": OF_SIMILARITY}
     parts = {name: {**default, **about[name]} for name, default in defaults.items() if about.get(name)}
+    if about["method"] == "sequential":
+        parts["sequence"] = OF_A_SEQUENCE  # every number of it is measured
     return {
         "profile": Profile.FP32,
         "text": None,

@@ -62,6 +62,8 @@ def _tolerance(draft: ModelCard, name: str, spread: Spread, scale: float) -> Tol
 
 def _margin(draft: ModelCard, spread: Spread, scale: float) -> float:
     margin, most = max(HEADROOM * spread.largest["margin"], FLOOR * scale), MAX_MARGIN[draft.profile]
+    if draft.method == "sequential":
+        return min(margin, most)  # a token beyond it is evidence, and no more
     if margin > most:
         raise CalibrationFailed(
             f"{draft.name}: honest logits lie {spread.largest['margin']:.2g} apart, which takes a margin of "

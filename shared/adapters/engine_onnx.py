@@ -143,7 +143,7 @@ class OnnxEngine:
             return known
         try:
             check_onnx(model)
-            graph = convert(model, self._precision)
+            graph = convert(model, self._precision, fused=True)  # as the accelerators do whose place it takes
         except (CodecError, InferenceFailed) as error:
             raise InferenceFailed(f"model {model_hash.hex()}: {error}") from None
         provider = (self._provider, self._provider_options())

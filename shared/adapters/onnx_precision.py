@@ -22,6 +22,7 @@ from onnx import ModelProto, inliner, shape_inference
 
 from shared.adapters.onnx_double import Doubling
 from shared.adapters.onnx_file import check_onnx
+from shared.adapters.onnx_fused import stored_values
 from shared.adapters.onnx_graph import (
     LEAST_OPSET,
     MAX_FILE_BYTES,
@@ -39,15 +40,16 @@ Precision = Literal["native", "fp64", "tf32", "fp16", "bf16"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
-def convert(model: bytes, precision: Precision) -> bytes:
-    """The model's bytes in `precision`; `native` returns them as they are.
+def convert(model: bytes, precision: Precision, *, fused: bool = False) -> bytes:
+    """The model's bytes in `precision`; `native` returns them as they are. `fused` rounds in fp16 and bf16 only what
+    fused kernels store (see `onnx_fused`), which is how served models run; without it every operator rounds.
 
     Raises `InferenceFailed` for bytes that are no model of one file, for an operator that cannot be had in this
     precision (by name), and for a model that would grow to more than `MAX_GROWTH` times its file.
     """
     if precision == "native":
         return model
-    return _rewritten(model, precision, keeps_operators=False)
+    return _rewritten(model, precision, fused=fused)
 
 
 def widen(model: bytes) -> bytes:
@@ -64,7 +66,9 @@ def to_float32(output: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
         return output.astype(np.float32)
 
 
-def _rewritten(model: bytes, precision: Literal["fp64", LowPrecision], *, keeps_operators: bool) -> bytes:
+def _rewritten(
+    model: bytes, precision: Literal["fp64", LowPrecision], *, keeps_operators: bool = False, fused: bool = False
+) -> bytes:
     parsed = _parsed(model)
     opset = next((each.version for each in parsed.opset_import if each.domain in ("", "ai.onnx")), LEAST_OPSET)
     if opset < LEAST_OPSET:
@@ -91,7 +95,7 @@ def _rewrite_as(
     if precision == "fp64":
         rule = Doubling(emitter, types, shapes_of(parsed), keeps_operators=keeps_operators)
     else:
-        rule = Rounding(emitter, types, precision)
+        rule = Rounding(emitter, types, precision, stored_values(parsed.graph) if fused else None)
     rewrite(parsed.graph, rule, emitter)
 
 

@@ -24,10 +24,16 @@ MOVING: Final = frozenset(_MOVING.split())  # their results are numbers that wer
 
 
 class Rounding:
-    """A `Rule`."""
+    """A `Rule`. In fp16 and bf16 the values named in `stored` are rounded, or where it is None all that are computed."""
 
-    def __init__(self, emitter: Emitter, types: Mapping[str, int], precision: LowPrecision) -> None:
-        self._emitter, self._types, self._precision = emitter, types, precision
+    def __init__(
+        self,
+        emitter: Emitter,
+        types: Mapping[str, int],
+        precision: LowPrecision,
+        stored: frozenset[str] | None = None,
+    ) -> None:
+        self._emitter, self._types, self._precision, self._stored = emitter, types, precision, stored
         self._weights: dict[str, TensorProto] = {}  # tf32: initializers and constants that a product may use
         self._cut: dict[str, str] = {}
 
@@ -66,7 +72,7 @@ class Rounding:
         if node.op_type in MOVING or node.op_type.startswith("Constant"):
             return
         for index, name in enumerate(node.output):
-            if name and self._types[name] == FLOAT:
+            if name and self._types[name] == FLOAT and (self._stored is None or name in self._stored):
                 node.output[index] = self._emitter.fresh(name)
                 self._rounded(node.output[index], name)
 

@@ -70,7 +70,7 @@ class SeededText:
         drifted = float(drift.max()) / work.card.tolerances["logits"].absolute
         return Measurement(
             score=max(missed, drifted),
-            reason=_reason(spec, output, misses, drifted),
+            reason=reason_of(spec, output, misses, drifted),
             statistics={"margin of tokens": missed, "distance of logits": drifted, "tokens": float(len(misses))},
             recomputed=_published(spec, output.prompt, output.tokens, normalised),
         )
@@ -97,15 +97,31 @@ async def misses_of(sampler: Sampler, logits: Logits, tokens: tuple[int, ...], m
 def drift_of(published: TopLogits, normalised: npt.NDArray[np.float64]) -> Misses:
     """For each token how far the published logits lie from the recomputed ones: the root mean square over the eight,
     or, where it is more, by how much the least of their ids falls short of being one of the eight highest."""
-    own = np.take_along_axis(normalised, published.ids, -1)
-    with np.errstate(over="ignore"):
-        spread = np.sqrt(np.mean((published.values.astype(np.float64) - own) ** 2, -1))
-    eighth = np.partition(normalised, -published.ids.shape[-1], -1)[:, -published.ids.shape[-1]]
-    drift: Misses = np.maximum(spread, (eighth - own.min(-1)) / 2)  # each of the two may be off by a tolerance
+    drift: Misses = np.maximum(spread_of(published, normalised), shortfall_of(published, normalised))
     return drift
 
 
-def _reason(spec: TextSpec, output: TextOutput, misses: Misses, drifted: float) -> InvalidReason:
+def spread_of(published: TopLogits, normalised: npt.NDArray[np.float64]) -> Misses:
+    """For each token the root mean square distance of its published logits."""
+    with np.errstate(over="ignore"):
+        spread: Misses = np.sqrt(np.mean((published.values.astype(np.float64) - at(published, normalised)) ** 2, -1))
+    return spread
+
+
+def shortfall_of(published: TopLogits, normalised: npt.NDArray[np.float64]) -> Misses:
+    """For each token half of what the least of its published ids lacks to the eighth highest logit: each of the two may
+    be off by a tolerance."""
+    eighth = np.partition(normalised, -published.ids.shape[-1], -1)[:, -published.ids.shape[-1]]
+    shortfall: Misses = (eighth - at(published, normalised).min(-1)) / 2
+    return shortfall
+
+
+def at(published: TopLogits, normalised: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """The logits (tokens, 8) of the published ids."""
+    return np.take_along_axis(normalised, published.ids, -1)
+
+
+def reason_of(spec: TextSpec, output: TextOutput, misses: Misses, drifted: float) -> InvalidReason:
     """Logits first: under another model's numbers the sampler is not to blame. An end token that was not sampled,
     behind tokens that all were, is a text that was cut."""
     if drifted > 1:
