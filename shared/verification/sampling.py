@@ -55,7 +55,8 @@ class Sampler:
         allowed = self._allowed(logits)
         own = _at(allowed, claimed)
         if self.temperature == 0:
-            return allowed.max(-1) - own
+            behind: Float64 = allowed.max(-1) - own
+            return behind
         perturbed = allowed + self.temperature * gumbel_rows(self.task_id, start, *allowed.shape)
         boundary, excluded = self._boundary(allowed), self._highest(allowed, self.top_k + 1)
         is_certain = allowed >= excluded[:, np.newaxis] + margin
@@ -86,7 +87,8 @@ class Sampler:
 
 def gumbel(task_id: Digest, position: int, count: int) -> Float64:
     """`count` standard Gumbel variates; see `gumbel_rows`."""
-    return gumbel_rows(task_id, position, 1, count)[0]
+    (variates,) = gumbel_rows(task_id, position, 1, count)
+    return np.asarray(variates, np.float64)
 
 
 def gumbel_rows(task_id: Digest, start: int, rows: int, count: int) -> Float64:

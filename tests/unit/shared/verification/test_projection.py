@@ -1,4 +1,4 @@
-"""Random projections of a linear layer: honest rows pass, wrong ones do not, and whoever knows the vectors may cheat."""
+"""Random projections of a linear layer: honest rows pass, wrong ones do not; whoever knows the vectors may cheat."""
 
 from __future__ import annotations
 

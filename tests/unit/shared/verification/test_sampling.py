@@ -192,7 +192,8 @@ def test_many_tokens_miss_as_each_does_by_itself(
 ) -> None:
     chosen, tokens = any_sampler(settings), [11, 3, 0, 11, 7]
     misses = chosen.misses(logits, start, tokens, MARGIN)
-    alone = [chosen.miss(row, start + at, token, MARGIN) for at, (row, token) in enumerate(zip(logits, tokens, strict=True))]
+    rows = enumerate(zip(logits, tokens, strict=True), start)
+    alone = [chosen.miss(row, position, token, MARGIN) for position, (row, token) in rows]
     np.testing.assert_array_equal(misses, alone)
     assert math.isinf(misses[0])
     assert math.isinf(misses[3])
