@@ -76,7 +76,8 @@ def _rewritten(
             f"operator set {opset} has no {precision} form; export the model with {LEAST_OPSET} or newer"
         )
     try:
-        _rewrite_as(parsed, precision, Emitter(parsed, opset, len(model)), keeps_operators=keeps_operators)
+        emitter = Emitter(parsed, opset, len(model))
+        _rewrite_as(parsed, precision, emitter, keeps_operators=keeps_operators, fused=fused)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         # What attributes that are missing or of another type raise; the runtime would have refused them.
         raise InferenceFailed(f"not a model that can be rewritten: {type(error).__name__}: {error}") from None
@@ -88,7 +89,12 @@ def _rewritten(
 
 
 def _rewrite_as(
-    parsed: ModelProto, precision: Literal["fp64", LowPrecision], emitter: Emitter, *, keeps_operators: bool
+    parsed: ModelProto,
+    precision: Literal["fp64", LowPrecision],
+    emitter: Emitter,
+    *,
+    keeps_operators: bool,
+    fused: bool,
 ) -> None:
     types = types_of(parsed)
     rule: Rule
