@@ -34,8 +34,8 @@ from shared.verification.zones import INVALID_ABOVE, VALID_UP_TO, decide, judgem
 # If its evidence is revealed, an audit tells a number or two that depend on a basis, with coefficients that nobody
 # knows; a basis is 32 vectors of 64 numbers and more. To draw one costs 32 passes over the weights.
 MAX_AUDITS_OF_BASIS: Final = 256
-# A proof carries tensors in base64, and leaves room for the names of 1024 layers and for what else is in it. 11.6 MB:
-# with 256 rows, layers of 11,800 values a row together.
+# A proof carries tensors in base64, and leaves room for the names of 1024 layers and for what else is in it:
+# 12.2 MB: with 256 rows, 11,900 values a row.
 MAX_PUBLISHED_BYTES: Final = (MAX_PROOF_BYTES - (512 << 10)) // 4 * 3
 
 
