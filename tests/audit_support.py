@@ -118,8 +118,7 @@ def decoder(width: int = 64, vocab: int = 96) -> bytes:
 
 # --- a model that runs ---------------------------------------------------------------------------------
 class Audited:
-    """A model with everything that its performer and its attester need. Its reference is the same engine, and counts
-    how often it was asked; so does its run."""
+    """A model with everything that its performer and its attester need; `asked` notes each whole forward pass."""
 
     def __init__(self, model: bytes, card: ModelCard, inputs: Tensors, compute: Compute, runs: AuditRuns) -> None:
         self.model, self.card, self.inputs, self.runs = model, card, inputs, runs
@@ -159,6 +158,7 @@ async def audited(
 ) -> AsyncIterator[Audited]:
     """The card's inputs are of the dtypes and widths of `inputs`, its outputs those of the model."""
     engine = OnnxEngine(max_loaded_bytes=1 << 28)
+    double = OnnxEngine(max_loaded_bytes=1 << 28, precision="fp64")
     try:
         opening, parts = on_engine(engine), split(model)
         run = await opening(model)
@@ -173,8 +173,9 @@ async def audited(
             return runs
 
         card = card_of(model, inputs, await run(inputs), audit, tolerance)
-        yield Audited(model, card, inputs, Compute(run, run, apart), runs)
+        yield Audited(model, card, inputs, Compute(run, await on_engine(double)(model), apart), runs)
     finally:
+        await double.close()
         await engine.close()
 
 

@@ -34,9 +34,9 @@ def split(model: bytes) -> AuditParts:
         check_onnx(model)
         parsed = onnx.load_model_from_string(model)
         inputs, shapes = _shapes(parsed)
-    except (CodecError, DecodeError, ValueError, RuntimeError) as error:
+        linears = _largest(_linears(parsed.graph, shapes))
+    except (CodecError, DecodeError, ValueError, RuntimeError, shape_inference.InferenceError) as error:
         raise InferenceFailed(f"not a model that can be taken apart: {error}") from None
-    linears = _largest(_linears(parsed.graph, shapes))
     if not linears:
         raise InferenceFailed(
             f"the model has no product with a constant float32 matrix of {LEAST_WEIGHTS} weights and a shape that "
@@ -103,7 +103,9 @@ def _linears(graph: GraphProto, shapes: Mapping[str, Shape]) -> list[Linear]:
 
 def _linear(node: NodeProto, fixed: Mapping[str, TensorProto], shapes: Mapping[str, Shape]) -> Linear | None:
     """None for what is no product that can be audited."""
-    if node.op_type not in ("MatMul", "Gemm") or node.input[0] in fixed or not _is_matrix(fixed.get(node.input[1])):
+    if node.op_type not in ("MatMul", "Gemm") or len(node.input) < 2 or len(node.output) != 1:
+        return None
+    if node.input[0] in fixed or not _is_matrix(fixed.get(node.input[1])):
         return None
     source, result = node.input[0], node.output[0]
     attributes = {each.name: helper.get_attribute_value(each) for each in node.attribute}

@@ -34,8 +34,8 @@ from shared.verification.zones import INVALID_ABOVE, VALID_UP_TO, decide, judgem
 # If its evidence is revealed, an audit tells a number or two that depend on a basis, with coefficients that nobody
 # knows; a basis is 32 vectors of 64 numbers and more. To draw one costs 32 passes over the weights.
 MAX_AUDITS_OF_BASIS: Final = 256
-# A proof carries tensors in base64, and leaves room for the names of 1024 layers and for what else is in it. 11.6 MB:
-# with 256 rows, layers of 11,800 values a row together.
+# A proof carries tensors in base64, and leaves room for the names of 1024 layers and for what else is in it:
+# 12.2 MB: with 256 rows, 11,900 values a row.
 MAX_PUBLISHED_BYTES: Final = (MAX_PROOF_BYTES - (512 << 10)) // 4 * 3
 
 
@@ -60,9 +60,13 @@ class BatchAudit:
                 "tensors", f"a batch that gives at most {MAX_PUBLISHED_BYTES} bytes of outputs and layers", f"{size}"
             )
         try:
-            return BatchOutput(tensors=_encode(outputs), layers=_encode(layers))
+            output = BatchOutput(tensors=_encode(outputs), layers=_encode(layers))
         except CodecError as error:
             raise InferenceFailed(f"a layer of the model is not what a proof carries: {error}") from None
+        sizes = sizes_of(runs.inputs, inputs)
+        if sizes is not None and results_of(work, output, runs, sizes) is None:  # every attester would refuse it
+            raise InferenceFailed("a layer of the model has another shape than its inputs give it")
+        return output
 
     def fault(self, work: Work, output: Output) -> InvalidReason | None:
         """Which layers there must be, and of what shapes, depends on the model: `judge` looks at that. It also finds
@@ -151,8 +155,8 @@ async def _runs_of(compute: Compute) -> AuditRuns:
 
 def results_of(work: Work, output: Output, runs: AuditRuns, sizes: Mapping[str, int]) -> dict[str, Array] | None:
     """What was published of each linear layer; None unless that is every layer and nothing else, and of the shapes that
-    the model gives for these inputs. Nothing is computed with other shapes: two that broadcast could
-    multiply to more memory than there is."""
+    the model gives for these inputs. Nothing is computed with other shapes: two that broadcast could multiply to more
+    memory than there is."""
     if not isinstance(output, BatchOutput):
         return None
     outputs = {spec.name for spec in work.card.outputs}

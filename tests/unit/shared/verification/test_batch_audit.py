@@ -365,6 +365,17 @@ async def test_a_batch_that_no_proof_has_room_for_is_refused_before_it_is_publis
         await METHOD.prove(work, network.compute)
 
 
+async def test_a_performer_publishes_no_layer_that_attesters_would_refuse(network: Audited) -> None:
+    first, *others = network.runs.linears
+    runs = replace(network.runs, linears=(replace(first, shape=("batch", 63)), *others))
+
+    async def apart() -> Any:
+        return runs
+
+    with pytest.raises(InferenceFailed, match="another shape"):
+        await METHOD.prove(network.work, replace(network.compute, audit=apart))
+
+
 async def test_a_layer_that_overflows_is_nobodys_offence(network: Audited) -> None:
     document = InputDocument(tensors={"x": np.full((1, 64), 3e38, np.float32)})
     with pytest.raises(InferenceFailed):
