@@ -91,7 +91,7 @@ def part_of(groups: Sequence[Sequence[Observed]]) -> SequencePart:
     deviation = max(_deviation(group) for group in groups)
     if mean > 1.0:
         raise CalibrationFailed(
-            f"honest errors of one engine are {np.exp(mean):.1f} times another's; give each kind of kernels its own card"
+            f"honest errors of one engine are {np.exp(mean):.1f} times another's; give each kind of kernels a card"
         )
     miss = max(float(np.concatenate([each.misses for each in group]).mean()) for group in groups)
     largest = deviation * np.sqrt(2 * (LIMIT + 1) / MAX_TOKENS)  # what one text of so many tokens proves soonest

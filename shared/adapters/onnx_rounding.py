@@ -24,7 +24,7 @@ MOVING: Final = frozenset(_MOVING.split())  # their results are numbers that wer
 
 
 class Rounding:
-    """A `Rule`. In fp16 and bf16 the values named in `stored` are rounded, or where it is None all that are computed."""
+    """A `Rule`. In fp16 and bf16 the values named in `stored` are rounded; where it is None, all that are computed."""
 
     def __init__(
         self,

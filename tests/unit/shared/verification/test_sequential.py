@@ -196,7 +196,7 @@ async def test_ids_that_are_none_of_the_highest_are_refused_at_once() -> None:
     output = await write(work, bf16().forward)
     tops = unpack(output.tops, len(output.tokens), 258)
     ids, values = tops.ids.copy(), tops.values.copy()
-    ids[3, 7], values[3, 7] = next(id for id in range(258) if id not in ids[3]), np.float32(-18)
+    ids[3, 7], values[3, 7] = next(each for each in range(258) if each not in ids[3]), np.float32(-18)
     forged = msgspec.structs.replace(output, tops=pack(TopLogits(ids, values), 258))
     assert await reason_alone(work, forged) is InvalidReason.LOGITS_DIFFER
 
