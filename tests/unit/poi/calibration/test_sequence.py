@@ -64,7 +64,7 @@ def test_without_misses_there_is_a_floor() -> None:
 
 
 def test_kernels_that_are_worlds_apart_need_cards_of_their_own() -> None:
-    with pytest.raises(CalibrationFailed, match="each kind of kernels a card"):
+    with pytest.raises(CalibrationFailed, match="Give each kind of kernels a card"):
         part_of([group(5, mean=1.2)])
 
 
