@@ -12,9 +12,9 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from itertools import count
 from pathlib import Path
 from typing import Final
@@ -28,11 +28,11 @@ from poi.calibration.sequence import Observed, nudged, observe, part_of, works
 from poi.cheats.catalogue import CHEATS
 from poi.cheats.graph import NotApplicable
 from poi.cheats.others import other_model
-from shared.adapters.onnx_precision import convert
+from shared.adapters.onnx_precision import Precision, convert
 from shared.adapters.onnx_runner import Runner
 from shared.card_parts import Sequence as SequencePart
 from shared.card_parts import Tolerance
-from shared.documents import InputDocument, ModelCard, TextOutput
+from shared.documents import InputDocument, ModelCard, Output, TextOutput
 from shared.profiles import MAX_MARGIN, MAX_RELATIVE_TOLERANCE, Profile
 from shared.types import Verdict
 from shared.verification.decoder import spec_of
@@ -40,7 +40,7 @@ from shared.verification.method import Compute, Forward, Work
 from shared.verification.sequential import SequentialText
 from shared.verification.wealth import Growth, Wealth, growth_of
 
-PRECISION: Final = {Profile.BF16: "bf16", Profile.FP16: "fp16"}
+PRECISION: Final[Mapping[Profile, Precision]] = {Profile.BF16: "bf16", Profile.FP16: "fp16"}
 GOAL: Final = "int8 weights"
 TRIED: Final = (
     GOAL,
@@ -64,6 +64,8 @@ TRIED: Final = (
     "prefill spoof: KV int4",
     "prefill spoof: stale, 90 % trained",
 )
+# No cheat: an honest engine of the kind that a card of fused kernels is not for.
+OTHER_KERNELS: Final = "honest, but every operator rounds"
 TOKENS: Final = 64
 BLOCK: Final = 16  # tokens that stay together when honest texts are resampled: neighbours' errors are alike
 RESAMPLED: Final = 40_000  # texts: with none convicted, the exact bound is 7.5e-5
@@ -78,7 +80,7 @@ class Counts:
     """How many texts are written. `goal`: of 64 tokens, by the cheat that the goal names."""
 
     honest: int = 192
-    goal: int = 200
+    goal: int = 300
     cheats: int = 16
 
 
@@ -187,6 +189,10 @@ class Stage:
     def neighbour(self, seed: int) -> Forward:
         return self._engine(nudged(self._model, seed))
 
+    @cached_property
+    def every_operator_rounds(self) -> Forward:
+        return Runner(convert(self._model, self._precision)).forward
+
     def _other(self, name: str) -> Forward:
         """Raises `NotApplicable`."""
         return self._engine(other_model(name, self._model, self._folder))
@@ -216,8 +222,8 @@ async def _try_cheats(
 ) -> list[Cheated]:
     started = time.monotonic()
     tried = []
-    for name in TRIED:
-        if time.monotonic() - started > seconds:
+    for name in (*TRIED, OTHER_KERNELS):
+        if tried and time.monotonic() - started > seconds:
             break
         try:
             tried.append(await _try_cheat(stage, card, documents, name, counts))
@@ -233,7 +239,7 @@ async def _try_cheat(
     for work in _works_without_end(card, documents):
         recorder = Recorder()
         method = SequentialText(recorder)
-        output = await CHEATS[name].prove(method, work, stage.attester, stage.others)
+        output = await _write(stage, name, method, work)
         judgement = await method.judge(work, output, stage.attester)
         if not isinstance(output, TextOutput) or judgement.verdict is Verdict.ABSTAIN:
             raise TypeError(f"{name}: no text that can be judged")
@@ -243,6 +249,12 @@ async def _try_cheat(
         if full >= counts.goal if name == GOAL else len(cheated.tokens) >= counts.cheats and full:
             break
     return cheated
+
+
+async def _write(stage: Stage, name: str, method: SequentialText, work: Work) -> Output:
+    if name == OTHER_KERNELS:
+        return await method.prove(work, Compute(stage.every_operator_rounds, stage.attester.reference))
+    return await CHEATS[name].prove(method, work, stage.attester, stage.others)
 
 
 def _works_without_end(card: ModelCard, documents: Sequence[InputDocument]) -> Iterator[Work]:

@@ -279,7 +279,7 @@ def test_a_card_may_not_make_the_test_empty_or_unjust(field: str, value: float) 
 def test_the_part_goes_with_the_method_and_the_profiles() -> None:
     assert decode_card(encode_canonical(bf16_card())) == bf16_card()
     for changes in ({"sequence": None}, {"method": "text"}, {"profile": Profile.FP32}):
-        with pytest.raises(CodecError, match="go together|bf16 are verified|allows"):
+        with pytest.raises(CodecError, match=r"go together|bf16 are verified|allows"):
             decode_card(encode_canonical(msgspec.structs.replace(bf16_card(), **changes)))
 
 
