@@ -107,13 +107,13 @@ class Audit(Form, frozen=True):
 class Sequence(Form, frozen=True):
     """Evidence per operator across tasks, for fp16 and bf16: the self-calibrated ratio (protocol §6)."""
 
-    honest_mean: Annotated[
-        float, Meta(ge=-1, le=1)
-    ]  # of a token's log ratio, over the honest runs of an engine: at most
-    honest_deviation: Annotated[float, Meta(ge=0.05, le=2)]  # √n times the standard deviation of the mean over n tokens
+    # Upper bounds over all honest engines that the card is for. Their own bounds keep the test from being empty: errors
+    # half as large again as the attester's own are what int8 weights make.
+    honest_mean: Annotated[float, Meta(ge=-0.5, le=0.5)]  # of a token's log ratio
+    honest_deviation: Annotated[float, Meta(ge=0.05, le=1)]  # √n times the standard deviation of the mean over n tokens
     honest_miss: Annotated[float, Meta(gt=0, le=0.05)]  # margins by which a token misses the sampler's pick: the mean
     shift: Annotated[float, Meta(ge=0.01, le=1)]  # of the mean: the smallest that is looked for
-    limit: Annotated[float, Meta(ge=9.21, le=50)]  # nats, ln(1e4) or more: of the evidence against one operator
+    limit: Annotated[float, Meta(ge=9.21, le=25)]  # nats of evidence; 9.21 is ln(1e4)
 
 
 class Service(Form, frozen=True):

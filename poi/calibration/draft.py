@@ -34,7 +34,7 @@ OF_A_SEQUENCE: Final[Mapping[str, Any]] = {
     "honestDeviation": 1.0,
     "honestMiss": 0.05,
     "shift": 1.0,
-    "limit": 50.0,
+    "limit": 9.22,
 }
 OF_SIMILARITY: Final[Mapping[str, Any]] = {"falseRejects": 0.0, "falseAccepts": 0.0, "outputs": 1}
 

@@ -37,6 +37,7 @@ NUDGE: Final = 2.0**-18  # of a weight
 LIMIT: Final = 9.22  # nats: one honest performer in ten thousand is ever convicted
 HEADROOM: Final = 4.0  # over the honest mean of missed picks, as for every tolerance
 LEAST_MISS: Final = 1e-4  # where no honest run missed any
+MOST_MEAN, MOST_DEVIATION = 0.5, 1.0  # what a card may say
 ERRORS: Final = 3.0  # standard errors above the measured mean
 TEXT_TASKS: Final = 1 << 20  # numbers from here: other texts than those that the tolerances come from
 
@@ -89,9 +90,10 @@ async def sequence_part(
 def part_of(groups: Sequence[Sequence[Observed]]) -> SequencePart:
     mean = max(_mean_at_most(group) for group in groups)
     deviation = max(_deviation(group) for group in groups)
-    if mean > 1.0:
+    if mean > MOST_MEAN or deviation > MOST_DEVIATION:
         raise CalibrationFailed(
-            f"honest errors of one engine are {np.exp(mean):.1f} times another's; give each kind of kernels its own card"
+            f"honest errors are up to {np.exp(mean):.1f} times the attester's own, give or take {deviation:.2f} in the "
+            f"logarithm; a card allows {np.exp(MOST_MEAN):.1f} and {MOST_DEVIATION:g}. Give each kind of kernels a card"
         )
     miss = max(float(np.concatenate([each.misses for each in group]).mean()) for group in groups)
     largest = deviation * np.sqrt(2 * (LIMIT + 1) / MAX_TOKENS)  # what one text of so many tokens proves soonest

@@ -17,9 +17,11 @@ from hypothesis.extra import numpy as from_numpy
 from attester.sequences import SequenceLedger
 from poi.cheats import CHEATS
 from shared.adapters.memory.store import MemoryFile, MemoryStore
-from shared.documents import InputDocument, ModelCard, Output, Parameters, TextOutput
-from shared.errors import InferenceFailed
+from shared.canonical import encode_canonical
+from shared.documents import InputDocument, ModelCard, Output, Parameters, TextOutput, decode_card
+from shared.errors import CodecError, InferenceFailed
 from shared.interfaces import Tensors
+from shared.profiles import Profile
 from shared.reasons import AbstainReason, InvalidReason
 from shared.top_logits import TopLogits, pack, unpack
 from shared.types import Address, Digest, Verdict
@@ -196,7 +198,7 @@ async def test_ids_that_are_none_of_the_highest_are_refused_at_once() -> None:
     output = await write(work, bf16().forward)
     tops = unpack(output.tops, len(output.tokens), 258)
     ids, values = tops.ids.copy(), tops.values.copy()
-    ids[3, 7], values[3, 7] = next(id for id in range(258) if id not in ids[3]), np.float32(-18)
+    ids[3, 7], values[3, 7] = next(each for each in range(258) if each not in ids[3]), np.float32(-18)
     forged = msgspec.structs.replace(output, tops=pack(TopLogits(ids, values), 258))
     assert await reason_alone(work, forged) is InvalidReason.LOGITS_DIFFER
 
@@ -251,6 +253,34 @@ async def test_a_sound_engine_passes_a_self_test_by_far() -> None:
     measured = await SequentialText().measure(work, output, bf16().forward)
     assert measured.score < 0.1
     assert measured.statistics["tokens"] == len(output.tokens)
+
+
+# --- hostile cards -----------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("honestMean", 0.51),
+        ("honestDeviation", 0.04),
+        ("honestDeviation", 1.01),
+        ("honestMiss", 0.0),
+        ("honestMiss", 0.051),
+        ("shift", 0.009),
+        ("limit", 9.2),
+        ("limit", 26.0),
+    ],
+)
+def test_a_card_may_not_make_the_test_empty_or_unjust(field: str, value: float) -> None:
+    card = msgspec.json.decode(encode_canonical(bf16_card()))
+    card["sequence"][field] = value
+    with pytest.raises(CodecError, match="sequence"):
+        decode_card(encode_canonical(card))
+
+
+def test_the_part_goes_with_the_method_and_the_profiles() -> None:
+    assert decode_card(encode_canonical(bf16_card())) == bf16_card()
+    for changes in ({"sequence": None}, {"method": "text"}, {"profile": Profile.FP32}):
+        with pytest.raises(CodecError, match=r"go together|bf16 are verified|allows"):
+            decode_card(encode_canonical(msgspec.structs.replace(bf16_card(), **changes)))
 
 
 # --- the statistic -----------------------------------------------------------------------------------
