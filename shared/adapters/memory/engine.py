@@ -61,7 +61,9 @@ class FunctionEngine:
         model = self._models[model_hash]
         check_arrays(model.inputs, inputs)
         try:
-            await asyncio.wait_for(asyncio.sleep(self._seconds), self._timeout_seconds)
+            # Not `wait_for`: in Python 3.11 it swallows a cancellation that comes with the result.
+            async with asyncio.timeout(self._timeout_seconds):
+                await asyncio.sleep(self._seconds)
         except TimeoutError:
             raise InferenceFailed(f"the model ran for more than {self._timeout_seconds:g} seconds") from None
         try:
