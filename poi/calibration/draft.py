@@ -66,7 +66,9 @@ def cid_of(data: bytes) -> Cid:
 
 def _form(about: Mapping[str, Any], quality: Any, file: ModelFile) -> dict[str, Any]:
     defaults: dict[str, Mapping[str, Any]] = {"text": OF_A_TEXT, "similarity": OF_SIMILARITY}
-    parts = {name: {**default, **about[name]} for name, default in defaults.items() if about.get(name)}
+    parts: dict[str, Mapping[str, Any]] = {
+        name: {**default, **about[name]} for name, default in defaults.items() if about.get(name)
+    }
     if about["method"] == "sequential":
         parts["sequence"] = OF_A_SEQUENCE  # every number of it is measured
     return {
