@@ -17,8 +17,8 @@ from shared.documents import InputDocument, ModelCard, decode_card, encode_input
 from shared.errors import ConfigError
 
 MODELS: Final = Path(__file__).resolve().parents[2] / "models"
-# An image classifier, a decoder, a regressor, a tree ensemble.
-MODEL_NAMES: Final = ("digits", "text", "diabetes", "wine")
+# An image classifier, a decoder, an encoder, a regressor, a tree ensemble.
+MODEL_NAMES: Final = ("digits", "text", "sentences", "diabetes", "wine")
 TOKENS: Final = 32
 TEMPERATURES: Final = (0.0, 0.8)
 CHEATED_TEMPERATURE: Final = 0.8  # a greedy text has no sampler to cheat with
