@@ -15,6 +15,7 @@ import numpy as np
 
 from poi.cheats.cheat import TENSORS, TEXT, WRONG_TENSORS, WRONG_TOKENS, Cheat, Forwards
 from poi.cheats.graph import NotApplicable
+from poi.cheats.outputs import check_tensors
 from poi.cheats.writing import publish, sampler_for, write
 from shared.documents import ModelCard, Output, TextOutput
 from shared.interfaces import Tensors
@@ -92,6 +93,7 @@ async def _leaning(honest: Method, work: Work, compute: Compute, others: Forward
     runner-up, elsewhere everything upwards."""
     if not work.card.tolerances:
         raise NotApplicable("the card tolerates nothing")
+    check_tensors(work.card)
     arrays = await forward_outputs(work, compute.reference)
     for name, tolerance in work.card.tolerances.items():
         exact, step = arrays[name].astype(np.float64), SHARE * tolerance.absolute

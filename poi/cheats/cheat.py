@@ -25,6 +25,7 @@ Forwards = Callable[[str], Forward]
 WRONG_TENSORS: Final = frozenset(
     {
         InvalidReason.HASH_DIFFERS,
+        InvalidReason.LAYER_DIFFERS,
         InvalidReason.SCORES_DIFFER,
         InvalidReason.SIMILARITY_LOW,
         InvalidReason.TENSOR_DIFFERS,

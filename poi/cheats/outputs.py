@@ -15,6 +15,7 @@ from poi.cheats.prompts import other_prompt
 from poi.cheats.sampling import other_task
 from poi.cheats.writing import Written, publish, write
 from shared.documents import ClassifyOutput, InputDocument, ModelCard, Output, TensorOutput
+from shared.model_card import TextSpec
 from shared.reasons import InvalidReason
 from shared.tensors import Array, TensorSpec
 from shared.verification.decoder import prompt_tokens
@@ -24,6 +25,7 @@ from shared.verification.tensor import output_of, published_of
 NUDGE: Final = 100.0  # tolerances: far beyond noise, far below what a person would see
 EXACT_NUDGE: Final = 1e-5  # of the value, where the card tolerates nothing
 SPREAD: Final = 5.0  # of made-up scores
+AUDIT: Final = "batch-audit"
 
 
 def output_cheats() -> Iterator[Cheat]:
@@ -58,10 +60,24 @@ async def made_up(honest: Method, work: Work, compute: Compute, others: Forwards
     """Something that looks like an answer, from no model at all."""
     noise = np.random.default_rng(drawn(work.task_id, "noise"))
     if work.card.text is None:
+        check_tensors(work.card)
         return output_of(work.card, {spec.name: _random(spec, noise) for spec in work.card.outputs})
     spec, count = work.card.text, work.parameters.max_tokens
-    letters = noise.integers(ord("a"), ord("z") + 1, count) if spec.tokens == "bytes" else noise.integers(0, 2, count)
-    return publish(work, Written(tuple(letters.tolist()), noise.normal(0, SPREAD, (count, spec.vocab))))
+    tokens = noise.choice(_plausible(spec), count).tolist()
+    return publish(work, Written(tuple(tokens), noise.normal(0, SPREAD, (count, spec.vocab))))
+
+
+def _plausible(spec: TextSpec) -> list[int]:
+    """Letters, or any ids but those that begin and end a text."""
+    if spec.tokens == "bytes":
+        return list(range(ord("a"), ord("z") + 1))
+    return [token for token in range(spec.vocab) if token not in (spec.bos, spec.eos)]
+
+
+def check_tensors(card: ModelCard) -> None:
+    """Raises `NotApplicable` where a proof has more in it than the model's outputs, which has to be made up as well."""
+    if card.method == AUDIT:
+        raise NotApplicable(f"the method {AUDIT} wants what every layer gave")
 
 
 def _random(spec: TensorSpec, noise: np.random.Generator) -> Array:

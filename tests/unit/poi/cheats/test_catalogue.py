@@ -11,10 +11,12 @@ import pytest
 from poi.cheats import CHEATS, Cheat, NotApplicable
 from poi.cheats.adaptive import steer
 from poi.cheats.others import OTHER_MODELS
-from shared.documents import ClassifyOutput, ModelCard, Parameters, TextOutput
+from shared.documents import ClassifyOutput, InputDocument, ModelCard, Parameters, TextOutput
 from shared.profiles import MAX_MARGIN, Profile
+from shared.reasons import InvalidReason
 from shared.tensors import decode_tensor
 from shared.types import Verdict
+from shared.verification.method import Compute
 from shared.verification.tensor import published_of, score_of
 from tests.cheating import MODELS, SAMPLED, Subject, subject
 
@@ -115,6 +117,47 @@ async def test_too_short_a_text_has_no_other_end() -> None:
     for name in ("stopped early by an end token", "cut before its end", "padded after its end"):
         with pytest.raises(NotApplicable, match="one token"):
             await one.cheat(name, single)
+
+
+@pytest.mark.parametrize("name", ["fp16 weights", "another model", "copied output", "random output", "tampered tensor"])
+async def test_exact_cards_refuse_them_by_their_hash(name: str) -> None:
+    one = subject(DIGITS)
+    exact = msgspec.structs.replace(one.card, method="exact", profile=Profile.EXACT_FP64, tolerances={})
+    strict = replace(one, card=exact, compute=Compute(one.compute.reference, one.compute.reference))
+    work = strict.work(0)
+    assert (await strict.judge(work, await strict.honest(work))).verdict is Verdict.VALID
+    judged = await strict.judge(work, await strict.cheat(name, work))
+    assert (judged.verdict, judged.reason) == (Verdict.INVALID, InvalidReason.HASH_DIFFERS)
+
+
+async def test_nothing_can_be_moved_where_nothing_is_tolerated() -> None:
+    one = subject(DIGITS)
+    strict = replace(one, card=msgspec.structs.replace(one.card, tolerances={}))
+    with pytest.raises(NotApplicable, match="tolerates nothing"):
+        await strict.cheat(WITHIN, strict.work(0))
+
+
+async def test_layers_of_a_batch_are_not_made_up() -> None:
+    one = subject(DIABETES)
+    audited = replace(one, card=msgspec.structs.replace(one.card, method="batch-audit"))
+    for name in ("random output", WITHIN):
+        with pytest.raises(NotApplicable, match="every layer"):
+            await CHEATS[name].prove(one.method, audited.work(0), one.compute, one.others)
+
+
+async def test_made_up_texts_of_ids_neither_begin_nor_end() -> None:
+    one = subject(TEXT)
+    assert one.card.text is not None
+    text = msgspec.structs.replace(one.card.text, tokens="ids", bos=0, eos=1)
+    work = replace(one.work(0), card=msgspec.structs.replace(one.card, text=text), document=ids_document(5, 6, 7))
+    output = await CHEATS["random output"].prove(one.method, work, one.compute, one.others)
+    assert isinstance(output, TextOutput)
+    assert len(set(output.tokens)) > 16
+    assert not {0, 1} & set(output.tokens)
+
+
+def ids_document(*ids: int) -> InputDocument:
+    return InputDocument(tensors={"ids": np.array([ids], np.int64)})
 
 
 # --- what they publish ---------------------------------------------------------------------------------
