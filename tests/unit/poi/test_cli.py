@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from poi import cli
+from poi.calibration.command import Options
 from shared.config import Config
 from shared.crypto import keystore
 from shared.errors import ChainUnavailable, ConfigError, PoiError
@@ -176,6 +177,38 @@ def test_deploy_gets_its_options(run: Run, install: Install, tmp_path: Path) -> 
     assert run("deploy", "--config-dir", tmp_path) == 0
     assert run("deploy", "--config-dir", tmp_path, "--chain-rpc", "http://a:1", "--attesters", 5) == 0
     assert calls == [("http://chain:8545", tmp_path, 4, Path("models")), ("http://a:1", tmp_path, 5, Path("models"))]
+
+
+# --- models --------------------------------------------------------------------------------------
+def test_calibrate_gets_its_options(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[Options] = []
+    monkeypatch.setattr("poi.calibration.command.main", lambda options: asked.append(options) or 0)
+    assert run("calibrate", tmp_path) == 0
+    assert asked.pop() == Options(tmp_path)
+    given = {"profile": "exact-fp64", "method": "exact"} | {
+        name: tmp_path / name for name in ("samples", "out", "sign", "password_file", "report")
+    }
+    options = [part for name, value in given.items() for part in (f"--{name.replace('_', '-')}", value)]
+    assert run("calibrate", tmp_path, *options) == 0
+    assert asked == [Options(tmp_path, **given)]
+
+
+def test_calibrating_what_is_no_model_is_one_line(run: Run, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert run("calibrate", tmp_path) == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith("poi: ")
+    assert "model.onnx: No such file or directory; a model's folder has model.onnx, about.json" in said
+
+
+def test_a_calibration_that_is_interrupted_ends_quietly(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def interrupted(options: Options) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("poi.calibration.command.main", interrupted)
+    assert run("calibrate", tmp_path) == 130
+    assert capsys.readouterr().err == ""
 
 
 # --- keys ----------------------------------------------------------------------------------------
