@@ -291,7 +291,7 @@ def test_a_person_is_asked_twice_for_a_new_password(
 # --- starting ------------------------------------------------------------------------------------
 def test_help_lists_every_command() -> None:
     done = subprocess.run([sys.executable, "-m", "poi", "--help"], capture_output=True, text=True, cwd=ROOT, check=True)
-    for command in ("performer", "attester", "aggregator", "testnet", "deploy", "key"):
+    for command in ("performer", "attester", "aggregator", "testnet", "deploy", "calibrate", "key"):
         assert f" {command} " in done.stdout
 
 
