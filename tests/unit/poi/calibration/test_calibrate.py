@@ -108,6 +108,31 @@ async def test_a_card_of_similarity_says_how_often_it_is_wrong(tmp_path: Path) -
     assert calibration.separation > 20
 
 
+async def test_a_batch_audit_gets_the_tolerance_of_its_projections(tmp_path: Path) -> None:
+    folder = copied("sentences", tmp_path)
+    free = {
+        side: [
+            {**spec, "shape": [-1, *spec["shape"][1:]]}
+            for spec in json.loads((folder / "about.json").read_text())[side]
+        ]
+        for side in ("inputs", "outputs")
+    }
+    calibrated = await calibrate(about(folder, method="batch-audit", **free), progress=quiet())
+    card, calibration = calibrated.card, calibrated.card.calibration
+    assert calibration is not None
+    assert card.audit is not None
+    assert 1e-8 <= card.audit.relative <= 5e-6  # far from the 5e-5 that a card may have
+    assert calibration.separation > 20
+    assert len(decode_golden(card, calibrated.golden)) == 16
+    assert decode_card(msgspec.json.encode(card, order="sorted")) == card
+
+
+async def test_a_batch_audit_of_a_model_without_large_layers_is_refused_at_once(tmp_path: Path) -> None:
+    folder = about(copied("diabetes", tmp_path), method="batch-audit")
+    with pytest.raises(InferenceFailed, match="verify it by the method tensor"):
+        await calibrate(folder, progress=quiet())
+
+
 async def test_the_trees_have_cheats_of_their_own(tmp_path: Path) -> None:
     calibration = (await calibrate(copied("wine", tmp_path), progress=quiet())).card.calibration
     assert calibration is not None

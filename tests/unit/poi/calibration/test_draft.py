@@ -88,7 +88,10 @@ def test_a_file_that_is_something_else(tmp_path: Path, name: str, data: bytes) -
     ("values", "said"),
     [
         ({"profile": "fp8"}, "Invalid enum value 'fp8'"),
-        ({"method": "text"}, "method text of kind tensor is not calibrated; tensor or exact or similarity is"),
+        (
+            {"method": "text"},
+            "method text of kind tensor is not calibrated; tensor or exact or similarity or batch-audit is",
+        ),
         ({"method": "external", "kind": "json"}, "is not calibrated"),
         ({"method": "exact"}, "method exact and profile fp32 do not go together"),
         ({"profile": "exact-int"}, "method tensor and profile exact-int do not go together"),
