@@ -6,10 +6,12 @@ import hashlib
 import random
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
+from itertools import product
 
 import numpy as np
 
 from shared.adapters.onnx_audit import split
+from shared.adapters.onnx_runner import LEVELS, Runner, Setting
 from shared.card_parts import Audit
 from shared.errors import ConfigError
 from shared.interfaces import InferenceEngine, Tensors
@@ -24,9 +26,33 @@ Opening = Callable[[bytes], Awaitable[Forward]]
 
 DRAWS = 3  # what is wrong by x tolerances is missed with (0.8/x)³: by 100, once in two million batches
 CHUNKS = (0, 1, 7, 64)  # rows at a time; 0 is all at once
+ROWS = 128  # of a batch made of the samples
 SEEDS = 20  # of projections, for every batch, configuration and chunk
 MARGIN = 4.0  # tolerances over the largest honest residual, as for tensors
 LEAST_RELATIVE = 1e-8  # a sixth of a float32 step: less would be luck
+
+
+def openings() -> list[Opening]:
+    """One thread and two, optimised and not."""
+    return [_at(Setting(threads, level)) for threads, level in product((1, 2), LEVELS) if level in ("off", "all")]
+
+
+def _at(setting: Setting) -> Opening:
+    async def opening(model: bytes) -> Forward:
+        runner = Runner(model)
+
+        async def forward(inputs: Tensors) -> Tensors:
+            return runner.run(inputs, setting)
+
+        return forward
+
+    return opening
+
+
+def batches_of(inputs: Sequence[Tensors], rows: int = ROWS) -> list[Tensors]:
+    """The samples side by side, `rows` in a batch."""
+    groups = [inputs[start : start + rows] for start in range(0, len(inputs), rows)]
+    return [{name: np.concatenate([each[name] for each in group]) for name in group[0]} for group in groups]
 
 
 def on_engine(engine: InferenceEngine) -> Opening:

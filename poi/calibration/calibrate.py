@@ -9,6 +9,7 @@ from typing import Final
 
 import msgspec
 
+from poi.calibration.audit import batches_of, calibrate_audit, openings
 from poi.calibration.cheats import changed_models
 from poi.calibration.draft import cid_of, draft_card
 from poi.calibration.golden import golden_vectors
@@ -71,6 +72,10 @@ async def calibrate(
     # An exact profile is its own reference: what it computes in is what everybody else must.
     reference = runner if draft.profile.is_exact else Runner(convert(model, "fp64"))
     work = await _samples(draft, documents, runner)
+    if draft.audit is not None:
+        with progress.of("projections of layers"):
+            batches = batches_of([sample.inputs for sample in work])
+            draft = msgspec.structs.replace(draft, audit=await calibrate_audit(model, batches, openings()))
     honest = run_matrix(draft, honest_matrix(draft, runner), work, progress)
     with progress.of("distances between honest runs"):
         computed = [reference.run(sample.inputs) for sample in work]
@@ -79,7 +84,10 @@ async def calibrate(
     attester = Compute(runner.forward, reference.forward)
     if limited.sequence is not None:
         with progress.of("errors of honest runs, by an honest run's own"):
-            groups: dict[str, Sequence[Forward]] = {"this engine": [runner.forward], "neighbours": neighbours(model, PRECISION_OF[draft.profile])}
+            groups: dict[str, list[Forward]] = {
+                "this engine": [runner.forward],
+                "neighbours": neighbours(model, PRECISION_OF[draft.profile]),
+            }
             part = await sequence_part(limited, documents, groups, attester)
             limited = msgspec.structs.replace(limited, sequence=part)
     caught, floor = await _try_cheats(limited, folder, model, work, attester, progress)

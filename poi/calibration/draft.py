@@ -23,7 +23,8 @@ from shared.model_card import METHODS_OF
 from shared.profiles import MIN_SEPARATION, Profile
 from shared.types import Cid
 
-CALIBRATED: Final = ("tensor", "exact", "text", "sequential", "similarity")  # the methods whose numbers come from here
+# The methods whose numbers come from here.
+CALIBRATED: Final = ("tensor", "exact", "text", "sequential", "batch-audit", "similarity")
 UNMEASURED: Final = Calibration(
     engines=(), samples=1, configurations={}, honest_max=0.0, cheats={}, separation=MIN_SEPARATION
 )
@@ -35,6 +36,11 @@ OF_A_SEQUENCE: Final[Mapping[str, Any]] = {
     "honestMiss": 0.05,
     "shift": 1.0,
     "limit": 9.22,
+}
+# Parts of which every number is measured, by method.
+MEASURED_PARTS: Final[Mapping[str, tuple[str, Mapping[str, Any]]]] = {
+    "sequential": ("sequence", OF_A_SEQUENCE),
+    "batch-audit": ("audit", {"relative": 1e-6, "draws": 1}),
 }
 OF_SIMILARITY: Final[Mapping[str, Any]] = {"falseRejects": 0.0, "falseAccepts": 0.0, "outputs": 1}
 
@@ -66,16 +72,14 @@ def cid_of(data: bytes) -> Cid:
 
 def _form(about: Mapping[str, Any], quality: Any, file: ModelFile) -> dict[str, Any]:
     defaults: dict[str, Mapping[str, Any]] = {"text": OF_A_TEXT, "similarity": OF_SIMILARITY}
-    parts: dict[str, Mapping[str, Any]] = {
-        name: {**default, **about[name]} for name, default in defaults.items() if about.get(name)
-    }
-    if about["method"] == "sequential":
-        parts["sequence"] = OF_A_SEQUENCE  # every number of it is measured
+    parts = {name: {**default, **about[name]} for name, default in defaults.items() if about.get(name)}
+    part, numbers = MEASURED_PARTS.get(str(about.get("method")), ("text", parts.get("text")))
     return {
         "profile": Profile.FP32,
         "text": None,
         **about,
         **parts,
+        part: numbers,
         "version": 2,
         "model": file,
         "tolerances": {},

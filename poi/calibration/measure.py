@@ -140,8 +140,8 @@ async def _distance(unit: ModelCard, sample: Sample, claimed: Tensors, computed:
 
 
 def _measuring(card: ModelCard) -> Measuring:
-    """How far apart: by `tensor` where the card's own rule is to accept by similarity."""
-    method: Any = METHODS["tensor" if card.method == "similarity" else card.method]
+    """How far apart: by `tensor` where the card's own rule is to accept by similarity, or to look at layers."""
+    method: Any = METHODS["tensor" if card.method in ("similarity", "batch-audit") else card.method]
     measuring: Measuring = method
     return measuring
 
@@ -180,7 +180,7 @@ async def try_cheat(card: ModelCard, samples: Sequence[Sample], cheat: Forward, 
 
 
 async def _judge(card: ModelCard, sample: Sample, cheat: Forward, honest: Compute) -> tuple[float, bool]:
-    method, work = METHODS[card.method], sample.under(card)
+    method, work = METHODS["tensor" if card.method == "batch-audit" else card.method], sample.under(card)
     try:
         output = await method.prove(work, Compute(cheat, cheat))
     except InferenceFailed:

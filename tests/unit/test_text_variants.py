@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from models.text.variants import OWN_GRAPH, STORED_AS, VARIANTS, pack, unpack, variant
 from shared.adapters.onnx_file import check_onnx
 from shared.adapters.onnx_runner import Runner
-from shared.verification.text import empty_past
+from shared.verification.decoder import empty_past
 from tests.inference_support import MODELS, Array, card_of, runner_of
 
 IDS = np.array([[256, *b"In the beginning"]], np.int64)

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from poi import cli
+from poi.calibration.command import Options
 from shared.config import Config
 from shared.crypto import keystore
 from shared.errors import ChainUnavailable, ConfigError, PoiError
@@ -178,6 +179,38 @@ def test_deploy_gets_its_options(run: Run, install: Install, tmp_path: Path) -> 
     assert calls == [("http://chain:8545", tmp_path, 4, Path("models")), ("http://a:1", tmp_path, 5, Path("models"))]
 
 
+# --- models --------------------------------------------------------------------------------------
+def test_calibrate_gets_its_options(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[Options] = []
+    monkeypatch.setattr("poi.calibration.command.main", lambda options: asked.append(options) or 0)
+    assert run("calibrate", tmp_path) == 0
+    assert asked.pop() == Options(tmp_path)
+    given = {"profile": "exact-fp64", "method": "exact"} | {
+        name: tmp_path / name for name in ("samples", "out", "sign", "password_file", "report")
+    }
+    options = [part for name, value in given.items() for part in (f"--{name.replace('_', '-')}", value)]
+    assert run("calibrate", tmp_path, *options) == 0
+    assert asked == [Options(tmp_path, **given)]
+
+
+def test_calibrating_what_is_no_model_is_one_line(run: Run, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert run("calibrate", tmp_path) == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith("poi: ")
+    assert "model.onnx: No such file or directory; a model's folder has model.onnx, about.json" in said
+
+
+def test_a_calibration_that_is_interrupted_ends_quietly(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def interrupted(options: Options) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("poi.calibration.command.main", interrupted)
+    assert run("calibrate", tmp_path) == 130
+    assert capsys.readouterr().err == ""
+
+
 # --- keys ----------------------------------------------------------------------------------------
 def test_a_new_key_is_shown_again(
     run: Run, tmp_path: Path, password_file: Path, capsys: pytest.CaptureFixture[str]
@@ -258,7 +291,7 @@ def test_a_person_is_asked_twice_for_a_new_password(
 # --- starting ------------------------------------------------------------------------------------
 def test_help_lists_every_command() -> None:
     done = subprocess.run([sys.executable, "-m", "poi", "--help"], capture_output=True, text=True, cwd=ROOT, check=True)
-    for command in ("performer", "attester", "aggregator", "testnet", "deploy", "key"):
+    for command in ("performer", "attester", "aggregator", "testnet", "deploy", "calibrate", "key"):
         assert f" {command} " in done.stdout
 
 
