@@ -69,7 +69,7 @@ def _form(about: Mapping[str, Any], quality: Any, file: ModelFile) -> dict[str, 
     parts: dict[str, Mapping[str, Any]] = {
         name: {**default, **about[name]} for name, default in defaults.items() if about.get(name)
     }
-    if about["method"] == "sequential":
+    if about.get("method") == "sequential":
         parts["sequence"] = OF_A_SEQUENCE  # every number of it is measured
     return {
         "profile": Profile.FP32,
