@@ -29,7 +29,7 @@ from shared.documents import InputDocument, ModelCard
 from shared.errors import InferenceFailed
 from shared.golden import encode_golden
 from shared.profiles import Profile
-from shared.verification.method import Compute, Forward
+from shared.verification.method import Compute
 
 PRECISION_OF: Final[Mapping[Profile, Precision]] = {
     Profile.EXACT_INT: "native",
@@ -83,13 +83,7 @@ async def calibrate(
         limited = with_limits(draft, spread, computed)
     attester = Compute(runner.forward, reference.forward)
     if limited.sequence is not None:
-        with progress.of("errors of honest runs, by an honest run's own"):
-            groups: dict[str, list[Forward]] = {
-                "this engine": [runner.forward],
-                "neighbours": neighbours(model, PRECISION_OF[draft.profile]),
-            }
-            part = await sequence_part(limited, documents, groups, attester)
-            limited = msgspec.structs.replace(limited, sequence=part)
+        limited = await _with_sequence(limited, model, documents, attester, progress)
     caught, floor = await _try_cheats(limited, folder, model, work, attester, progress)
     if limited.similarity is not None:
         limited = await with_error_rates(limited, limited.similarity, work, honest, caught.values())
@@ -112,6 +106,15 @@ async def _samples(draft: ModelCard, documents: Sequence[InputDocument], runner:
     if draft.text is None:
         return tensor_samples(draft, documents)
     return await text_samples(draft, documents, runner.forward)
+
+
+async def _with_sequence(
+    card: ModelCard, model: bytes, documents: Sequence[InputDocument], attester: Compute, progress: Progress
+) -> ModelCard:
+    """What the method `sequential` needs to know of honest errors."""
+    with progress.of("errors of honest runs, by an honest run's own"):
+        groups = {"this engine": [attester.run], "neighbours": neighbours(model, PRECISION_OF[card.profile])}
+        return msgspec.structs.replace(card, sequence=await sequence_part(card, documents, groups, attester))
 
 
 async def _try_cheats(

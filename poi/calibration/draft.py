@@ -72,7 +72,9 @@ def cid_of(data: bytes) -> Cid:
 
 def _form(about: Mapping[str, Any], quality: Any, file: ModelFile) -> dict[str, Any]:
     defaults: dict[str, Mapping[str, Any]] = {"text": OF_A_TEXT, "similarity": OF_SIMILARITY}
-    parts = {name: {**default, **about[name]} for name, default in defaults.items() if about.get(name)}
+    parts: dict[str, Mapping[str, Any]] = {
+        name: {**default, **about[name]} for name, default in defaults.items() if about.get(name)
+    }
     part, numbers = MEASURED_PARTS.get(str(about.get("method")), ("text", parts.get("text")))
     return {
         "profile": Profile.FP32,
