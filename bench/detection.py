@@ -20,19 +20,22 @@ import onnxruntime
 
 from bench import (
     detection_adversary,
+    detection_audit,
     detection_cost,
     detection_exact,
     detection_honest,
+    detection_sequential,
     detection_tensors,
     detection_texts,
 )
 from bench.bounds import upper_bound
 from bench.detection_plot import Strip, draw
 from bench.detection_subjects import GREEDY, SAMPLED, Subject, read_subjects
-from bench.table import Row, Sheet, arguments, markdown, report
+from bench.table import Cell, Row, Sheet, arguments, markdown, report
 from poi.calibration import emulated
 from shared.adapters.onnx_runner import providers
 from shared.documents import Parameters
+from shared.profiles import Profile
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 SIMILARITY_BY: Final = "sentences"  # the model by whose embeddings texts are compared
@@ -41,7 +44,7 @@ UNCUT: Final = Parameters(max_tokens=64, temperature=0.8)  # every token may be 
 LONG: Final = Parameters(max_tokens=192, temperature=0.8, top_k=40)
 CHECKS_GOAL, ENGINES_GOAL = 30_000, 5
 # Seconds after which a part does no more than it has done; two parts run at once.
-TEXT_SECONDS, HONEST_SECONDS, ADVERSARY_SECONDS, TENSOR_SECONDS = 210.0, 180.0, 90.0, 90.0
+TEXT_SECONDS, HONEST_SECONDS, LOW_SECONDS, ADVERSARY_SECONDS, TENSOR_SECONDS = 180.0, 150.0, 60.0, 60.0, 60.0
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ class Counts:
     labels: int
     costed: dict[int, int]  # texts by tokens
     exact_texts: int  # of 256 tokens
+    low: dict[Profile, detection_sequential.Counts]  # texts in each low precision
     patience: float = 1.0  # of the seconds that each part is allowed
 
 
@@ -68,6 +72,7 @@ DEFAULT: Final = Counts(
     labels=256,
     costed={64: 15, 512: 9},
     exact_texts=27,
+    low={Profile.BF16: detection_sequential.Counts(honest=96, goal=100, cheats=4)},
 )
 FULL: Final = Counts(
     honest_tensors=512,
@@ -78,6 +83,7 @@ FULL: Final = Counts(
     labels=2048,
     costed={64: 45, 512: 27},
     exact_texts=270,
+    low={each: detection_sequential.Counts() for each in (Profile.BF16, Profile.FP16)},
     patience=10.0,
 )
 
@@ -117,12 +123,12 @@ def main() -> None:
 
 def _measured(subjects: Sequence[Subject], counts: Counts) -> list[Found]:
     """Costs first and alone, since others would disturb them; then the rest, two parts at once."""
-    costs = costs_of(subjects, counts)
+    costs, audit = costs_of(subjects, counts), audit_of()
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         running: list[Future[Found]] = [pool.submit(part, subjects, counts) for part in PARTS]
         parts = [future.result() for future in running]
-    texts, honest, adversary, tensors, exact = parts
-    return [texts, honest, costs, exact, adversary, tensors]
+    texts, honest, low, adversary, tensors, exact = parts
+    return [texts, honest, costs, exact, low, audit, adversary, tensors]
 
 
 def _conditions(subjects: Sequence[Subject], seconds: float) -> Sheet:
@@ -217,6 +223,24 @@ def costs_of(subjects: Sequence[Subject], counts: Counts) -> Found:
     return found
 
 
+def audit_of() -> Found:
+    figures = detection_audit.measure_audit_cost()
+    row = figures.cheats[detection_audit.ONE_ROW]
+    name = f"batch audit at {detection_audit.ROWS}"
+    rows = [
+        Row(f"{name}: cost", 100 * figures.cost_share, "% of recompute", 100 * detection_audit.COST_GOAL),
+        Row(f"{name}, one cheated row: found", 100 * row.share, "%", 100 * detection_audit.FOUND_GOAL, at_least=True),
+        Row(f"{name}: honest batches refused", figures.honest_refused, f"of {figures.honest_audits}", 0.0),
+        Row(f"{name}: published", figures.published_bytes / detection_audit.ROWS, "bytes a row"),
+    ]
+    lines: list[tuple[Cell, ...]] = [
+        (cheat, detection_audit.AUDITS, each.share, each.smallest_score, each.ratio, ", ".join(each.reasons))
+        for cheat, each in figures.cheats.items()
+    ]
+    header = ("cheat", "audits", "found", "smallest score", "over the largest honest residual", "refused as")
+    return Found(rows, [Sheet(f"Batch audits of a wide network, {detection_audit.ROWS} rows", header, lines)])
+
+
 def exact_of(subjects: Sequence[Subject], counts: Counts) -> Found:
     found = Found()
     for subject in _decoders(subjects):
@@ -226,7 +250,25 @@ def exact_of(subjects: Sequence[Subject], counts: Counts) -> Found:
     return found
 
 
-PARTS: Final[tuple[Part, ...]] = (texts_of, honest_of, adversary_of, tensors_of, exact_of)
+def low_of(subjects: Sequence[Subject], counts: Counts) -> Found:
+    found = Found()
+    for subject in _decoders(subjects):
+        for profile, planned in counts.low.items():
+            tried = detection_sequential.try_sequential(
+                subject.card,
+                subject.model,
+                subject.documents,
+                subject.folder,
+                profile,
+                planned,
+                counts.patience * LOW_SECONDS / len(counts.low),
+            )
+            found.rows += detection_sequential.rows_of(tried)
+            found.sheets.append(detection_sequential.sheet_of(tried))
+    return found
+
+
+PARTS: Final[tuple[Part, ...]] = (texts_of, honest_of, low_of, adversary_of, tensors_of, exact_of)
 
 
 def _decoders(subjects: Sequence[Subject]) -> list[Subject]:

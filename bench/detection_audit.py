@@ -38,6 +38,7 @@ from shared.verification.projection import draw_basis
 Floats = npt.NDArray[np.float32]
 
 ROWS: Final = 256
+ONE_ROW: Final = f"1 of {ROWS} rows int8"
 WIDTH: Final = 1024
 LAYERS: Final = 4
 COST_GOAL: Final = 0.10  # of recomputing
@@ -140,7 +141,7 @@ WEIGHT_CHEATS: Final[Mapping[str, Callable[[list[Floats]], list[Floats]]]] = {
 def edits(int8_run: Tensors) -> dict[str, Callable[[Tensors], dict[str, Any]]]:
     """What becomes of an honest run's tensors."""
     return {
-        "1 of 256 rows int8": lambda run: {name: _with_row(run[name], 5, int8_run[name][5]) for name in run},
+        ONE_ROW: lambda run: {name: _with_row(run[name], 5, int8_run[name][5]) for name in run},
         "one logit changed by 0.01": lambda run: {**run, "y": _with_value(run["y"], (5, 3), 0.01)},
         "a row swapped": lambda run: {name: _permuted(array, [5, 9]) for name, array in run.items()},
         "rows permuted": lambda run: {name: np.roll(array, 1, axis=0) for name, array in run.items()},

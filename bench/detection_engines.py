@@ -32,6 +32,7 @@ from shared.tensors import Array
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 BATCH: Final = 8
+PIECE: Final = 24  # tokens of a text
 REFERENCE: Final = "float64 reference, rounded"
 WORKER_TIMEOUT_SECONDS: Final = 300
 CUDA: Final = "CUDAExecutionProvider"
@@ -99,9 +100,10 @@ def native_configurations(subject: Subject, *, keeps_all: bool = False) -> Itera
         elif subject.card.text is not None:
             shapes.append((f"batch of {BATCH} texts", partial(_padded, runner, settings[1], subject)))
             shapes += [
-                (f"token by token, optimisation {each.optimisation}", partial(_decoded, runner, each, subject))
+                (f"token by token, optimisation {each.optimisation}", partial(_in_pieces, runner, each, subject, 1))
                 for each in (settings[0], settings[-1])
             ]
+            shapes.append((f"pieces of {PIECE} tokens", partial(_in_pieces, runner, settings[0], subject, PIECE)))
         elif runner.has_free_batch():
             shapes.append((f"batch of {BATCH}", partial(_batched, runner, settings[1])))
         for name, run in shapes:
@@ -191,17 +193,21 @@ def _row(name: str, array: Array, index: int) -> Array:
     return array[index : index + 1] if name == "logits" else array[:, index : index + 1]
 
 
-def _decoded(runner: Runner, setting: Setting, subject: Subject, feeds: Sequence[Tensors]) -> list[Tensors]:
-    """As texts are written: each token by itself, behind what was kept of those before."""
-    return [as_outputs(subject.card, _one_by_one(runner, setting, subject.card, feed["ids"])) for feed in feeds]
+def _in_pieces(
+    runner: Runner, setting: Setting, subject: Subject, size: int, feeds: Sequence[Tensors]
+) -> list[Tensors]:
+    """Each piece of a text behind what was kept of those before: with one token as texts are written, with more as long
+    ones are read."""
+    return [as_outputs(subject.card, _by_piece(runner, setting, subject.card, size, feed["ids"])) for feed in feeds]
 
 
-def _one_by_one(runner: Runner, setting: Setting, card: ModelCard, ids: Array) -> Array:
+def _by_piece(runner: Runner, setting: Setting, card: ModelCard, size: int, ids: Array) -> Array:
     past: Tensors = past_of(card)
     rows = []
-    for i in range(ids.shape[1]):
-        outputs = runner.run({"ids": ids[:, i : i + 1] if past else ids[:, : i + 1], **past}, setting)
-        rows.append(outputs["logits"][:, -1:])
+    for start in range(0, ids.shape[1], size):
+        fed = ids[:, start : start + size] if past else ids[:, : start + size]
+        outputs = runner.run({"ids": fed, **past}, setting)
+        rows.append(outputs["logits"][:, -min(size, ids.shape[1] - start) :])
         past = {"past_keys": outputs["keys"], "past_values": outputs["values"]} if past else {}
     return np.concatenate(rows, 1)
 

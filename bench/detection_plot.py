@@ -50,7 +50,8 @@ def draw(strips: Sequence[Strip], path: Path) -> None:
             _panel(figure.add_subplot(column[index]), model, panels[model])
     figure.suptitle(
         "Distance of published outputs from a recomputation, in tolerances: "
-        f"valid up to {VALID_UP_TO:g}, invalid above {INVALID_ABOVE:g}, between them the float64 reference decides"
+        f"valid up to {VALID_UP_TO:g}, invalid above {INVALID_ABOVE:g}, between them the float64 reference decides\n"
+        "(outputs of altered sampling that lie where honest ones do are texts that came out the same)"
     )
     figure.savefig(path, dpi=110)
     plt.close(figure)

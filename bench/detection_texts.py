@@ -45,10 +45,11 @@ from shared.verification.verify import verify
 ATTESTER: Final = Setting(2, "off")  # another configuration than the performers', which is the runtime's default
 PREFIXES: Final = (1, 4, 16, 64)
 PROJECT: Final = "this project"
+EXACT: Final = "exact hash"
 SIMILARITY: Final = "similarity ≥ 0.85"
 METHODS: Final = (
     PROJECT,
-    "exact hash",
+    EXACT,
     SIMILARITY,
     "argmax equal",
     "top-8 overlap",
@@ -262,7 +263,7 @@ def _baselines(
     # Where no model ran there is nothing to keep, and numbers are made up as the text was.
     kept = np.random.default_rng(0).normal(size=attested.hidden.shape) if hidden is None else hidden
     accepted = {
-        "exact hash": encode_output(recomputed) == encode_output(output),
+        EXACT: encode_output(recomputed) == encode_output(output),
         "argmax equal": bool((claimed.ids[:, 0] == own.ids[:, 0]).all()),
         "top-8 overlap": _least_overlap(claimed, own) >= LEAST_OVERLAP,
         "margin alone": bool(attested.misses.max() <= 1),
@@ -312,10 +313,21 @@ def rows_of(tried: Sequence[Tried]) -> list[Row]:
         Row("the same, share at most (exact 95 % bound)", upper_bound(accepted, different), ""),
         Row("the same: outputs with different text", different, "outputs"),
     ]
+    return rows + _baseline_rows(tried[0], cheats)
+
+
+def _baseline_rows(honest: Tried, cheats: Sequence[Tried]) -> list[Row]:
+    """The same two questions of every other method; of one that could not be tried here, none."""
+    different = _sum(cheats, "different")
+    rows = []
     for method in METHODS[1:]:
-        if any(each.methods[method] for each in tried):
+        if any(each.methods[method] for each in (honest, *cheats)) or method == EXACT:
             count = sum(each.methods_different[method] for each in cheats)
-            rows.append(Row(f"baseline {method}: outputs with different text accepted", count, "outputs"))
+            rejected = 100 - 100 * honest.methods[method] / honest.outputs
+            rows += [
+                Row(f"baseline {method}: share of outputs with different text accepted", 100 * count / different, "%"),
+                Row(f"baseline {method}: honest outputs rejected", rejected, "%"),
+            ]
     return rows
 
 
