@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
+from attester.self_test import SelfTest
 from shared.constants import FETCH_TIMEOUT_SECONDS, MAX_INPUT_BYTES, MAX_PROOF_BYTES
 from shared.documents import InputDocument, ProofObject, decode_input, decode_parameters, decode_proof
 from shared.errors import (
@@ -20,7 +22,7 @@ from shared.errors import (
     InputMismatch,
     ModelMismatch,
 )
-from shared.interfaces import ContentStore
+from shared.interfaces import ContentStore, Tensors
 from shared.messages import TaskMessage
 from shared.model_library import CardUnavailable, ModelLibrary, ModelUnavailable, ReadyModel
 from shared.reasons import AbstainReason, InvalidReason
@@ -29,7 +31,7 @@ from shared.seeds import is_seed_known
 from shared.types import Address, TaskDefinition, Verdict
 from shared.verification import METHODS
 from shared.verification.binding import unbound
-from shared.verification.method import Judgement, Method, Work
+from shared.verification.method import AuditRuns, Compute, Forward, Judgement, Method, Work
 from shared.verification.verify import verify
 
 
@@ -38,6 +40,39 @@ class _Decided(Exception):
         super().__init__(reason)
         verdict = Verdict.INVALID if isinstance(reason, InvalidReason) else Verdict.ABSTAIN
         self.judgement = Judgement(verdict=verdict, reason=reason, score=0.0)
+
+
+class _Fit:
+    """What a method may run for one task: the model, each time on an engine that passed its self-test. What is wrong
+    without a run stays provable on one that did not, and whatever golden vectors somebody withholds."""
+
+    def __init__(self, self_test: SelfTest, model: ReadyModel, prefer: Address) -> None:
+        self._self_test, self._model, self._prefer = self_test, model, prefer
+        self.has_run = False
+        self.compute = Compute(
+            run=self._tested(model.compute.run),
+            reference=self._tested(model.compute.reference),
+            audit=self._audit if model.compute.audit is not None else None,
+        )
+
+    async def _check(self) -> None:
+        unfit = await self._self_test.check(self._model, prefer=self._prefer)
+        if unfit is not None:
+            raise _Decided(unfit)
+        self.has_run = True
+
+    def _tested(self, forward: Forward) -> Forward:
+        async def run(inputs: Tensors) -> Tensors:
+            await self._check()
+            return await forward(inputs)
+
+        return run
+
+    async def _audit(self) -> AuditRuns:
+        await self._check()
+        if self._model.compute.audit is None:
+            raise InferenceFailed("this node cannot take a model apart")
+        return await self._model.compute.audit()
 
 
 class Judge:
@@ -50,10 +85,11 @@ class Judge:
         roster: Callable[[], Roster],
         content: ContentStore,
         library: ModelLibrary,
+        self_test: SelfTest,
         methods: Mapping[str, Method] = METHODS,
     ) -> None:
         self._address, self._roster, self._content, self._library = address, roster, content, library
-        self._methods = methods
+        self._self_test, self._methods = self_test, methods
 
     async def judge(self, message: TaskMessage) -> Judgement:
         """Never raises for what a performer, a requester or the network does."""
@@ -83,7 +119,9 @@ class Judge:
                 definition_id=definition.id,
                 proof_of_task=info.proof_of_task,
             )
-            return await verify(self._methods[definition.method], work, proof.output, info.data, model.compute)
+            fit = _Fit(self._self_test, model, info.task_performer)
+            judgement = await verify(self._methods[definition.method], work, proof.output, info.data, fit.compute)
+            return replace(judgement, engine=model.fingerprint()) if fit.has_run else judgement
         except (InputMismatch, CodecError):
             raise _Decided(AbstainReason.INPUT_UNUSABLE) from None
         except InferenceFailed:

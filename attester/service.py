@@ -6,11 +6,13 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from attester.evidence import EvidenceLocker, evidence_of
 from attester.judge import Judge
+from attester.self_test import SelfTest
 from attester.sequences import SequenceLedger
 from attester.turns import Openings, Turns
 from shared import messages
@@ -20,8 +22,17 @@ from shared.digests import Domain
 from shared.duty import attend
 from shared.errors import ConflictingVote, Ignore, PoiError, Reject, TransportError
 from shared.interfaces import Clock, Gossip, Received, VoteGuard, VoteSigner
-from shared.messages import AbstainMessage, BatchProposal, BatchVote, TaskMessage, Topics, VoteMessage
+from shared.messages import (
+    AbstainMessage,
+    BatchProposal,
+    BatchVote,
+    CertificateMessage,
+    TaskMessage,
+    Topics,
+    VoteMessage,
+)
 from shared.metrics import NO_REASON, OTHER, Metrics
+from shared.model_library import ModelLibrary
 from shared.reasons import AbstainReason
 from shared.roster import Roster
 from shared.types import Address, Digest, Verdict
@@ -48,6 +59,9 @@ class Attester:
         topics: Topics,
         rules: GossipRules,
         judge: Judge,
+        self_test: SelfTest,
+        library: ModelLibrary,
+        evidence: EvidenceLocker,
         guard: VoteGuard,
         signer: VoteSigner,
         clock: Clock,
@@ -55,6 +69,7 @@ class Attester:
         metrics: Metrics | None = None,
     ) -> None:
         self._metrics = metrics or Metrics("attester")
+        self._self_test, self._library, self.evidence = self_test, library, evidence
         self._domain, self._address, self._roster = domain, address, roster
         self._gossip, self._topics, self._rules = gossip, topics, rules
         self._judge, self._guard, self._signer, self._clock = judge, guard, signer, clock
@@ -63,6 +78,8 @@ class Attester:
 
     @classmethod
     def from_node(cls, node: Node) -> Attester:
+        methods = {**node.methods, "sequential": SequentialText(SequenceLedger(node.store))}
+        self_test = SelfTest(content=node.content, methods=methods, metrics=node.metrics)
         return cls(
             domain=node.domain,
             address=node.signer.address,
@@ -75,7 +92,17 @@ class Attester:
                 roster=lambda: node.roster.current,
                 content=node.content,
                 library=node.library,
-                methods={**node.methods, "sequential": SequentialText(SequenceLedger(node.store))},
+                methods=methods,
+                self_test=self_test,
+            ),
+            self_test=self_test,
+            library=node.library,
+            evidence=EvidenceLocker(
+                store=node.store,
+                guard=node.guard,
+                secret=node.evidence_secret,
+                address=node.signer.address,
+                clock=node.clock,
             ),
             guard=node.guard,
             signer=node.vote_signer,
@@ -84,8 +111,22 @@ class Attester:
             metrics=node.metrics,
         )
 
+    def health(self) -> dict[str, Any]:
+        """What `/health` says of this role. A definition is ready when its model is, and its self-test is over."""
+        definitions, ready_ids = self._roster().definitions, self._library.ready_ids
+        return {
+            "readyDefinitions": sorted(
+                number
+                for number in ready_ids & definitions.keys()
+                if self._self_test.has_tested(definitions[number].card_cid)
+            ),
+            "selfTests": self._self_test.view(),
+            "evidence": self.evidence.view(),
+        }
+
     async def run(self) -> None:
         """Until cancelled."""
+        await self.evidence.load()
         async with asyncio.TaskGroup() as group:
 
             async def on_task(received: Received) -> None:
@@ -98,6 +139,11 @@ class Attester:
 
             group.create_task(attend(self._gossip, self._topics.task, self._rules.check_task, on_task))
             group.create_task(attend(self._gossip, self._topics.batch, self._rules.check_batch, on_batch))
+            group.create_task(
+                attend(self._gossip, self._topics.certificate, self._rules.check_certificate, self._on_certificate)
+            )
+            group.create_task(self._self_test.keep_fresh(self._roster, self._library))
+            group.create_task(self.evidence.run())
 
     # (1) gossip checks: done by the validator
     def _take(self, message: TaskMessage, group: asyncio.TaskGroup) -> None:
@@ -148,7 +194,8 @@ class Attester:
                 await self._vote(message, info_hash, judgement)
                 return
             # (5) say why, and try again: content may still arrive
-            await self._abstain(message, info_hash, AbstainReason(judgement.reason or AbstainReason.INTERNAL))
+            reason = AbstainReason(judgement.reason or AbstainReason.INTERNAL)
+            await self._abstain(message, info_hash, reason, judgement)
             if judgement.reason in FINAL_ABSTENTIONS or self._clock.now() + delay >= message.request.deadline:
                 return
             await asyncio.sleep(delay)
@@ -157,30 +204,39 @@ class Attester:
     async def _judge_timed(self, message: TaskMessage) -> Judgement:
         started = time.perf_counter()
         judgement = await self._judge.judge(message)
-        definition = self._roster().definitions.get(message.request.task_definition_id)
-        method = definition.method if definition is not None else OTHER
+        method = self._method_of(message)
         self._metrics.verification_seconds.observe(time.perf_counter() - started, method=method)
         verdict, reason = judgement.verdict.name.lower(), str(judgement.reason or NO_REASON)
         self._metrics.votes.add(verdict=verdict, reason=reason)
+        if judgement.verdict is not Verdict.ABSTAIN:
+            self._metrics.vote_scores.observe(judgement.score, method=method)
+        if judgement.is_refereed:
+            self._metrics.refereed_votes.add(method=method)
         return judgement
 
     async def _vote(self, message: TaskMessage, info_hash: Digest, judgement: Judgement) -> None:
         task_id = message.task_info.task_id
-        # (6) vote guard: durable before the key signs
+        definition = self._roster().definitions[message.request.task_definition_id]
+        # (6) evidence: durable before the vote, which quotes its commitment
+        evidence = evidence_of(message, info_hash, self._address, definition, judgement)
+        await self.evidence.keep(evidence, message, info_hash)
+        # (7) vote guard: durable before the key signs
         try:
             await self._guard.check_and_insert(task_id, info_hash, judgement.verdict)
         except ConflictingVote as error:
             log.warning("vote refused by the guard", task=task_id.hex()[:8], reason=str(error))
+            await self.evidence.forget(info_hash)
             await self._abstain(message, info_hash, AbstainReason.GUARDED)
             return
-        # (7) sign (8) publish
+        # (8) sign (9) publish
         await self._sign_and_publish(message, info_hash, judgement.verdict)
         log.info(
             "voted",
             task=task_id.hex()[:8],
+            info_hash=f"0x{info_hash.hex()}",  # by which its evidence is asked for
             verdict=judgement.verdict.name.lower(),
             reason=str(judgement.reason) if judgement.reason else None,
-            score=round(judgement.score, 6),
+            **self._described(message, judgement),
         )
 
     async def _repeat_vote(self, message: TaskMessage, info_hash: Digest, voted: tuple[Digest, Verdict]) -> None:
@@ -198,11 +254,15 @@ class Attester:
             attester=self._address,
             verdict=verdict,
             signature=await self._signer.sign(self._domain.vote(info_hash, verdict)),
+            evidence=await self.evidence.commitment_of(info_hash),
         )
         await self._gossip.publish(self._topics.vote, messages.encode(vote))
 
-    async def _abstain(self, message: TaskMessage, info_hash: Digest, reason: AbstainReason) -> None:
-        log.info("abstained", task=message.task_info.task_id.hex()[:8], reason=str(reason))
+    async def _abstain(
+        self, message: TaskMessage, info_hash: Digest, reason: AbstainReason, judgement: Judgement | None = None
+    ) -> None:
+        described = {} if judgement is None else self._described(message, judgement)
+        log.info("abstained", task=message.task_info.task_id.hex()[:8], reason=str(reason), **described)
         abstention = AbstainMessage(
             task_id=message.task_info.task_id,
             task_info_hash=info_hash,
@@ -211,6 +271,26 @@ class Attester:
             reason=reason,
         )
         await self._gossip.publish(self._topics.vote, messages.encode(abstention))
+
+    def _method_of(self, message: TaskMessage) -> str:
+        definition = self._roster().definitions.get(message.request.task_definition_id)
+        return definition.method if definition is not None else OTHER
+
+    def _described(self, message: TaskMessage, judgement: Judgement) -> dict[str, Any]:
+        """What a judgement rests on, for the log."""
+        return {
+            "method": self._method_of(message),
+            "score": round(judgement.score, 6),
+            "statistics": {name: round(value, 6) for name, value in judgement.statistics.items()},
+            "refereed": judgement.is_refereed,
+            "engine": str(judgement.engine) if judgement.engine is not None else None,
+        }
+
+    async def _on_certificate(self, received: Received) -> None:
+        """A quorum has decided; but where all votes are waited for, one without them is no end."""
+        message = messages.decode_certificate(received.data)
+        if isinstance(message, CertificateMessage) and not self._roster().lacks_votes(message.certificate):
+            self.evidence.note_certified(self._domain.task_info_hash(message.certificate.task_info))
 
     async def _sign_batch(self, proposal: BatchProposal) -> None:
         """Certificates that it checked, not opinions that it shares."""

@@ -99,6 +99,24 @@ def _run(role: str, path: Path) -> NoReturn:
         raise typer.Exit(INTERRUPTED) from None
 
 
+@app.command()
+def evidence(
+    task_info_hash: Annotated[str, typer.Argument(metavar="TASK_INFO_HASH", help="32 bytes as 0x-hex.")],
+    url: Annotated[
+        str | None,
+        typer.Option("--url", metavar="URL", help="Of the attester; without it your own."),
+    ] = None,
+    commitment: Annotated[
+        str | None, typer.Option("--commitment", metavar="HEX", help="What its vote quoted, to be compared.")
+    ] = None,
+    config: ConfigFile = Path("config.toml"),
+) -> None:
+    """What an attester's vote rests on, once it is revealed: checked against its commitment."""
+    from poi.evidence import show
+
+    print(show(url or _settings(config).http.gateway_url, task_info_hash, commitment))
+
+
 # --- networks ------------------------------------------------------------------------------------
 @app.command("testnet")
 def local_network(

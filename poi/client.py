@@ -13,6 +13,7 @@ import asyncio
 import hashlib
 import secrets
 import time
+from http import HTTPStatus
 from io import BytesIO
 from types import TracebackType
 from typing import Annotated, Any, Self
@@ -26,6 +27,7 @@ from shared.content.unixfs import build_file
 from shared.crypto.ecdsa import SecretKey
 from shared.digests import Domain
 from shared.errors import CodecError, PoiError, RequestRefused
+from shared.evidence import MAX_OPENING_BYTES, Opening, decode_opening
 from shared.json_forms import certificate_from_json, from_hex, request_to_json, to_hex
 from shared.types import Address, Digest, OperatorTable, TaskCertificate, TaskRequest, Uint256
 from shared.validation import verify_certificate
@@ -33,6 +35,7 @@ from shared.validation import verify_certificate
 CALL_SECONDS = LONG_POLL_SECONDS + 10
 DEFAULT_DEADLINE_SECONDS = 600
 MAX_ANSWER_BYTES = 64 << 20  # a proof of MAX_PROOF_BYTES, its numbers written out
+REVEAL_SECONDS = 30.0  # for an opening of two thirds of a megabyte
 PAUSE_SECONDS = 0.2  # between questions to a door that answers at once what is not yet so
 UNKNOWN_MODEL, BUSY, UNAVAILABLE = -32001, -32005, -32006
 BEACON, REQUESTER = "beacon", "requester"  # whose the seed is
@@ -45,6 +48,10 @@ class PerformerUnreachable(PoiError):
 
 class UntrueAnswer(PoiError):
     """The performer's answer is not about what was asked."""
+
+
+class EvidenceRefused(PoiError):
+    """An attester does not reveal what was asked for, or what answers is none."""
 
 
 class Nonces:
@@ -217,7 +224,7 @@ class PoiClient:
         call = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
         try:
             async with self._session.post(self._url, json=call) as response:
-                body = await _read_limited(response)
+                body = await _read_limited(response, MAX_ANSWER_BYTES)
             check_nesting(body)
             answer = msgspec.json.decode(body, type=_Answer)
         except (
@@ -232,6 +239,37 @@ class PoiClient:
         if (refusal := answer.error) is not None:
             raise RequestRefused(refusal.code, refusal.message, refusal.data.field, refusal.data.expected)
         return answer.result
+
+
+async def reveal_evidence(url: str, task_info_hash: Digest) -> Opening:
+    """What the attester at this address reveals of its vote. Whether it opens a commitment, `check_commitment` says.
+    Raises `EvidenceRefused`."""
+    timeout = aiohttp.ClientTimeout(total=REVEAL_SECONDS)
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=timeout) as session,
+            session.get(f"{url.rstrip('/')}/evidence/{to_hex(task_info_hash)}") as response,
+        ):
+            body = await _read_limited(response, MAX_OPENING_BYTES)
+            if response.status == HTTPStatus.OK:
+                return decode_opening(body)
+            raise EvidenceRefused(f"{url}: HTTP {response.status}, {_refusal(body)}")
+    except (aiohttp.ClientError, TimeoutError, ValueError, CodecError) as error:
+        raise EvidenceRefused(f"{url}: {type(error).__name__} {error}") from None
+
+
+def _refusal(body: bytes) -> str:
+    """The reason in an attester's own words, as far as there is one."""
+    try:
+        refusal = msgspec.json.decode(body, type=_Refusal)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return "and no reason that can be read"
+    return refusal.error if refusal.until is None else f"{refusal.error} (unix time {refusal.until})"
+
+
+class _Refusal(msgspec.Struct):
+    error: Annotated[str, msgspec.Meta(max_length=256)]
+    until: int | None = None
 
 
 class _Details(msgspec.Struct, frozen=True):
@@ -276,12 +314,12 @@ def _definition_in(network: dict[str, Any], task_definition_id: int) -> dict[str
     return definition
 
 
-async def _read_limited(response: aiohttp.ClientResponse) -> bytes:
+async def _read_limited(response: aiohttp.ClientResponse, limit: int) -> bytes:
     body = bytearray()
     async for chunk in response.content.iter_chunked(1 << 16):
         body += chunk
-        if len(body) > MAX_ANSWER_BYTES:
-            raise ValueError(f"an answer of more than {MAX_ANSWER_BYTES} bytes")
+        if len(body) > limit:
+            raise ValueError(f"an answer of more than {limit} bytes")
     return bytes(body)
 
 

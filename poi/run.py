@@ -12,6 +12,7 @@ from typing import Any
 import structlog
 
 from aggregator.service import Aggregator
+from attester.api import EvidenceDoor
 from attester.service import Attester
 from performer.api import Door
 from performer.service import Performer
@@ -48,11 +49,15 @@ async def run_role(
             duty.count()
             return node.metrics.exposition()
 
+        def health() -> tuple[bool, Mapping[str, Any]]:
+            is_healthy, details = node.health()
+            return is_healthy, {**details, **duty.health()}
+
         async with serve(
             host=config.http.host,
             port=config.http.port,
             routes=[*node.content.routes(), *duty.routes],
-            health=node.health,
+            health=health,
             metrics=metrics,
         ) as port:
             log.info("ready", port=port, peer=node.libp2p.peer_id)
@@ -67,16 +72,20 @@ async def _publish_models(node: Node) -> None:
 
 
 def _own_models(folder: Path) -> list[Path]:
-    return [path for card in sorted(folder.glob("*/card.json")) for path in (card, card.with_name("model.onnx"))]
+    """Each card with what it names: a model, and the golden vectors without which no attester would vote by it."""
+    files = ("card.json", "model.onnx", "golden.json")
+    paths = [card.with_name(name) for card in sorted(folder.glob("*/card.json")) for name in files]
+    return [path for path in paths if path.is_file()]
 
 
 @dataclass(frozen=True)
 class Duty:
-    """What a role does, what it serves, and what it counts only when somebody looks."""
+    """What a role does, what it serves, what it counts only when somebody looks, and what it says of its health."""
 
     run: Coroutine[Any, Any, None]
     routes: Routes = ()
     count: Callable[[], None] = lambda: None
+    health: Callable[[], Mapping[str, Any]] = dict
 
 
 def _duty(role: str, node: Node, methods: Mapping[str, Method] | None) -> Duty:
@@ -85,7 +94,8 @@ def _duty(role: str, node: Node, methods: Mapping[str, Method] | None) -> Duty:
             performer = Performer.from_node(node, methods=methods)
             return Duty(performer.run(), Door.from_node(node, performer).routes(), performer.count_open)
         case "attester":
-            return Duty(Attester.from_node(node).run())
+            attester = Attester.from_node(node)
+            return Duty(attester.run(), EvidenceDoor(attester.evidence).routes(), health=attester.health)
         case "aggregator":
             return Duty(Aggregator.from_node(node).run())
         case _:

@@ -66,6 +66,13 @@ MAX_CONCURRENT_VERIFICATIONS = 4
 MAX_POOLED_TASKS = 1024
 MAX_EARLY_VOTES = 4096  # votes that came before their task
 MAX_OPEN_VERIFICATIONS = 256  # tasks that an attester has under way; more are answered with "overloaded"
+# A driver or a library that is updated under a running node shows within the hour; a test costs a few runs.
+SELF_TEST_SECONDS = 3600.0
+SELF_TEST_RETRY_SECONDS = 180.0  # after one that failed: a person mends what it names, and wants to see it soon
+# Evidence outlives the dispute window and the exit of who voted, a day and a week where nobody chose longer.
+EVIDENCE_SECONDS = 30 * 24 * 3600
+MAX_EVIDENCE = 65_536  # votes: 17 MB of memory to know them by; a vote every 40 seconds for all of that time
+MAX_EVIDENCE_STORE_BYTES = 512 << 20  # read once at the start, in about two seconds
 BATCH_VOTE_SECONDS = 2.0
 CHAIN_POLL_SECONDS = 0.25  # for events and receipts, which somebody waits for
 ROSTER_POLL_SECONDS = 2.0  # six calls each time, two more after a roll; operators and epochs change by the hour

@@ -37,6 +37,7 @@ class VoteMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_f
     attester: Address
     verdict: Verdict
     signature: bytes  # G1 packed
+    evidence: Digest  # the commitment to what it rests on (protocol §6); zeros where that is kept no longer
 
 
 class AbstainMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="abstain"):
@@ -91,7 +92,7 @@ class Topics:
     """Topic names of one network: another chain or contract is another mesh."""
 
     def __init__(self, domain: Domain) -> None:
-        prefix = f"poi/1/{domain.chain_id}/{domain.contract.hex()}"
+        prefix = f"poi/2/{domain.chain_id}/{domain.contract.hex()}"
         self.task = f"{prefix}/task"
         self.vote = f"{prefix}/vote"
         self.certificate = f"{prefix}/certificate"
@@ -125,6 +126,8 @@ def decode_vote(data: bytes) -> VoteTopic:
     _check_lengths(("task_id", message.task_id, 32), ("task_info_hash", message.task_info_hash, 32))
     _check_lengths(("attester", message.attester, 20))
     _check_range("epoch", message.epoch, 32)
+    if isinstance(message, VoteMessage):
+        _check_lengths(("evidence", message.evidence, 32))
     return message
 
 

@@ -15,6 +15,7 @@ import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
+from shared.model_card import METHODS_OF
 from shared.reasons import AbstainReason, InvalidReason
 from shared.types import Verdict
 from shared.workflow import Phase
@@ -28,14 +29,18 @@ LABELS: Final[dict[str, frozenset[str]]] = {
     "ruling": frozenset({"accept", "ignore", "reject"}),
     "verdict": frozenset(verdict.name.lower() for verdict in Verdict),
     "reason": frozenset({NO_REASON, *InvalidReason, *AbstainReason}),
-    "method": frozenset({"exact", "tensor", "text"}),
+    "method": frozenset(method for methods in METHODS_OF.values() for method in methods),
     "outcome": frozenset({"submitted", "confirmed", "reverted", "dropped", "unavailable"}),
     "phase": frozenset(Phase),
     "role": frozenset({"performer", "attester", "aggregator"}),
+    "result": frozenset({"passed", "failed", "impossible"}),
 }
 
 # From a cached block to the longest fetch and the inference timeout.
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+# In tolerances: honest runs lie below a quarter, at most 1 is valid, more than 10 invalid (protocol §6).
+TOLERANCES = (0.01, 0.03, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 100.0)
+LARGEST = 1e6  # an infinite distance would make the sum of all of them infinite
 
 Kind = Literal["counter", "gauge", "histogram"]
 M = TypeVar("M", Counter, Gauge, Histogram)
@@ -76,15 +81,15 @@ class Level:
         _child(self._gauge, self._labels, labels).set(value)
 
 
-class Durations:
-    """How long things took, in buckets of seconds."""
+class Distribution:
+    """How long things took, or how far they lay apart, in buckets."""
 
     def __init__(self, histogram: Histogram, labels: tuple[str, ...]) -> None:
         self._histogram, self._labels = histogram, labels
 
-    def observe(self, seconds: float, **labels: str) -> None:
+    def observe(self, value: float, **labels: str) -> None:
         """Every label of the metric must be given, by name."""
-        _child(self._histogram, self._labels, labels).observe(seconds)
+        _child(self._histogram, self._labels, labels).observe(min(value, LARGEST))  # NaN is not
 
 
 class Metrics:
@@ -102,6 +107,18 @@ class Metrics:
         )
         self.verification_seconds = self._durations(
             "attester_verification_seconds", "From the task message to the verdict, fetching included.", "method"
+        )
+        self.vote_scores = self._scores(
+            "attester_vote_scores",
+            "How far off the outputs that were voted on are, in tolerances.",
+            "method",
+        )
+        self.refereed_votes = self._count(
+            "attester_refereed_votes", "Votes that the float64 reference decided.", "method"
+        )
+        self.self_tests = self._count("attester_self_tests", "Self-tests on the cards' golden vectors.", "result")
+        self.unfit_cards = self._level(
+            "attester_unfit_cards", "Cards whose self-test this attester fails; it abstains from their tasks."
         )
         self.certificates = self._count("aggregator_certificates", "Certificates made.", "verdict")
         self.certificate_seconds = self._durations(
@@ -124,9 +141,17 @@ class Metrics:
         full = self._declare(name, "gauge", labels, meaning)
         return Level(Gauge(full, meaning, labels, registry=self._registry), labels)
 
-    def _durations(self, name: str, meaning: str, *labels: str) -> Durations:
+    def _durations(self, name: str, meaning: str, *labels: str) -> Distribution:
+        return self._distribution(name, meaning, labels, SECONDS)
+
+    def _scores(self, name: str, meaning: str, *labels: str) -> Distribution:
+        return self._distribution(name, meaning, labels, TOLERANCES)
+
+    def _distribution(
+        self, name: str, meaning: str, labels: tuple[str, ...], buckets: tuple[float, ...]
+    ) -> Distribution:
         full = self._declare(name, "histogram", labels, meaning)
-        return Durations(Histogram(full, meaning, labels, registry=self._registry, buckets=SECONDS), labels)
+        return Distribution(Histogram(full, meaning, labels, registry=self._registry, buckets=buckets), labels)
 
     def _declare(self, name: str, kind: Kind, labels: tuple[str, ...], meaning: str) -> str:
         self.declarations.append(Declaration(f"{PREFIX}{name}", kind, labels, meaning))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
@@ -76,6 +76,7 @@ class Node:
     guard: SqliteVoteGuard
     methods: Mapping[str, Method]
     metrics: Metrics
+    evidence_secret: bytes = field(repr=False)
 
     def health(self) -> tuple[bool, Mapping[str, Any]]:
         """Fit to work: libp2p lives and the chain has told who is who. Details for people and for start-up scripts."""
@@ -176,6 +177,7 @@ async def open_node(config: Config, role: str) -> AsyncIterator[Node]:
                 "oracle": Oracle(caller=feeds, clock=clock),
             },
             metrics=metrics,
+            evidence_secret=keys.evidence,
         )
 
 

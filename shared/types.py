@@ -180,6 +180,9 @@ class Fingerprint(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     device: str
     precision: str = "native"  # what the graph itself says; or the arithmetic that it was rewritten into
 
+    def __str__(self) -> str:
+        return f"{self.runtime} {self.version}, {self.provider} on {self.device}, {self.precision}"
+
 
 class Settled(msgspec.Struct, frozen=True):
     """The chain recorded a verdict for one task (events TaskSubmitted and TaskRejected)."""

@@ -212,6 +212,7 @@ def vote(
         attester=ATTESTERS[index].address,
         verdict=verdict,
         signature=ATTESTERS[index].vote.sign(domain.vote(info_hash, verdict)),
+        evidence=sha(f"evidence {index} {info_hash.hex()} {verdict}"),
     )
 
 

@@ -13,6 +13,7 @@ from shared.adapters.memory.content import ContentHub
 from shared.crypto import bls
 from shared.digests import Domain
 from shared.documents import ProofObject, encode_proof
+from shared.evidence import NO_EVIDENCE
 from shared.json_forms import request_to_json, to_hex
 from shared.messages import (
     AbstainMessage,
@@ -177,7 +178,8 @@ class Cast:
     ) -> VoteMessage:
         info_hash = self.domain.task_info_hash(info)
         signature = (key or self.people[index].vote).sign(self.domain.vote(info_hash, verdict))
-        vote = VoteMessage(info.task_id, info_hash, info.epoch, self.people[index].address, verdict, signature)
+        attester = self.people[index].address
+        vote = VoteMessage(info.task_id, info_hash, info.epoch, attester, verdict, signature, NO_EVIDENCE)
         return msgspec.structs.replace(vote, **changes)
 
     def abstention(self, index: int, info: TaskInfo, reason: AbstainReason) -> AbstainMessage:

@@ -97,6 +97,10 @@ class Person:
         return self.identity.address
 
     @property
+    def evidence_secret(self) -> bytes:
+        return sha("evidence", self.name)
+
+    @property
     def signer(self) -> LocalIdentitySigner:
         return LocalIdentitySigner(self.identity)
 

@@ -6,19 +6,27 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+import msgspec
+
 from attester.judge import Judge
 from shared.adapters.memory.store import MemoryFile
 from shared.adapters.signers import LocalVoteSigner
 from shared.constants import REPUBLISH_SECONDS
 from shared.crypto import bls
 from shared.errors import SigningError
-from shared.messages import TaskMessage
+from shared.evidence import NO_EVIDENCE
+from shared.messages import TaskMessage, VoteMessage
 from shared.reasons import AbstainReason
 from shared.types import Digest, Verdict
 from shared.verification.method import Judgement
 from tests.listening import Bystander
 
 LABEL_2 = (2).to_bytes(32, "big")
+
+
+def bare(vote: VoteMessage) -> VoteMessage:
+    """Without its commitment, as `Cast.vote` makes them."""
+    return msgspec.structs.replace(vote, evidence=NO_EVIDENCE)
 
 
 def now() -> float:

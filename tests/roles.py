@@ -13,7 +13,9 @@ import msgspec
 from aggregator.epochs import EpochKeeper
 from aggregator.service import Aggregator
 from aggregator.settler import Settler
+from attester.evidence import EvidenceLocker
 from attester.judge import Judge
+from attester.self_test import SelfTest
 from attester.service import Attester
 from performer.admission import Admission
 from performer.api import Door
@@ -46,7 +48,7 @@ from tests.chain_support import TERMS as CHAIN_TERMS
 from tests.faulty_chain import FaultyChain
 from tests.listening import Bystander, Message, listen, running
 from tests.simnet.virtual_time import START
-from tests.toy_model import CARD_BYTES, CARD_CID, DEFINITION, MODEL, MODEL_HASH, TEXT_CARD, engine_of
+from tests.toy_model import CARD_BYTES, CARD_CID, DEFINITION, GOLDEN_BYTES, MODEL, MODEL_HASH, TEXT_CARD, engine_of
 
 # The chain's terms; windows are short, since some of these tests wait for them on virtual time.
 TERMS = replace(CHAIN_TERMS, owner=OWNER.address)
@@ -90,6 +92,7 @@ class World(Cast):
         shelf = self.content.join(PERFORMER.address)
         await shelf.add(MODEL)
         await shelf.add(CARD_BYTES)
+        await shelf.add(GOLDEN_BYTES)
         return self
 
     async def __aexit__(self, *error: object) -> None:
@@ -217,7 +220,12 @@ class World(Cast):
         """Running, on the same guard file each time; ends as with kill -9."""
         person = self.people[index]
         file = self.files[f"guard {index}"]
-        async with self.gossip_of(person) as gossip, MemoryVoteGuard(file) as own_guard:
+        library, self_test = self.library_of(person, engine), self.self_test(index)
+        async with (
+            self.gossip_of(person) as gossip,
+            MemoryVoteGuard(file) as own_guard,
+            self.opened(f"attester {index}") as (_, store),
+        ):
             attester = Attester(
                 domain=self.domain,
                 address=person.address,
@@ -225,7 +233,16 @@ class World(Cast):
                 gossip=gossip,
                 topics=self.topics,
                 rules=self.rules(),
-                judge=judge or self.judge(index, engine=engine),
+                judge=judge or self.judge(index, library=library, self_test=self_test),
+                self_test=self_test,
+                library=library,
+                evidence=EvidenceLocker(
+                    store=store,
+                    guard=guard or own_guard,
+                    secret=person.evidence_secret,
+                    address=person.address,
+                    clock=self.clock,
+                ),
                 guard=guard or own_guard,
                 signer=signer or LocalVoteSigner(person.vote),
                 clock=self.clock,
@@ -237,14 +254,25 @@ class World(Cast):
                 finally:
                     file.kill()
 
-    def judge(self, index: int = 0, *, engine: InferenceEngine | None = None) -> Judge:
+    def judge(
+        self,
+        index: int = 0,
+        *,
+        engine: InferenceEngine | None = None,
+        library: ModelLibrary | None = None,
+        self_test: SelfTest | None = None,
+    ) -> Judge:
         person = self.people[index]
         return Judge(
             address=person.address,
             roster=lambda: self.roster,
             content=self.content.join(person.address),
-            library=self.library_of(person, engine),
+            library=library or self.library_of(person, engine),
+            self_test=self_test or self.self_test(index),
         )
+
+    def self_test(self, index: int = 0) -> SelfTest:
+        return SelfTest(content=self.content.join(self.people[index].address))
 
     @asynccontextmanager
     async def aggregator(

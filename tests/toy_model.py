@@ -11,9 +11,10 @@ import numpy as np
 
 from shared.adapters.memory.engine import FunctionEngine, FunctionModel
 from shared.canonical import encode_canonical
-from shared.card_parts import ModelFile, Tolerance
+from shared.card_parts import Golden, ModelFile, Tolerance
 from shared.content.unixfs import build_file
-from shared.documents import ClassifyOutput, InputDocument, encode_input
+from shared.documents import ClassifyOutput, InputDocument, Parameters, encode_input
+from shared.golden import GoldenVector, encode_golden
 from shared.interfaces import Tensors
 from shared.tensors import TensorSpec, encode_tensor
 from shared.types import Cid, Digest, TaskDefinition, TaskTerms
@@ -29,7 +30,15 @@ MODEL = b"scores = x @ WEIGHTS"
 MODEL_HASH = Digest(hashlib.sha256(MODEL).digest())
 X = TensorSpec("x", "float32", (1, 4))
 SCORES = TensorSpec("scores", "float32", (1, 3))
-CARD = make_card(
+HONEST_X = (1.0, 4.0, 1.0, 0.0)
+OUTPUT = ClassifyOutput(
+    scores=encode_tensor(np.array([HONEST_X], np.float32) @ WEIGHTS),
+    label=int(np.argmax(np.array(HONEST_X, np.float32) @ WEIGHTS)),
+)
+assert OUTPUT.label == 1  # not 0, which an empty answer would be too
+DATA = OUTPUT.label.to_bytes(32, "big")
+
+UNTESTED = make_card(
     kind="classify",
     method="tensor",
     model=ModelFile(cid=cid_of(MODEL), sha256=MODEL_HASH.hex(), size=len(MODEL)),
@@ -37,6 +46,14 @@ CARD = make_card(
     outputs=(SCORES,),
     tolerances={"scores": Tolerance(relative=1e-5, scale=10.0)},
 )
+GOLDEN = GoldenVector(
+    task_id=Digest(hashlib.sha256(b"a golden task").digest()),
+    document=InputDocument(tensors={"x": np.array([HONEST_X], np.float32)}),
+    parameters=Parameters(),
+    output=OUTPUT,
+)
+GOLDEN_BYTES = encode_golden(UNTESTED, [GOLDEN])
+CARD = msgspec.structs.replace(UNTESTED, golden=Golden(cid=cid_of(GOLDEN_BYTES), vectors=1))
 CARD_BYTES = encode_canonical(CARD)
 CARD_CID = cid_of(CARD_BYTES)
 TEXT_CARD = msgspec.structs.replace(make_text_card(seed="beacon"), model=CARD.model)
@@ -51,9 +68,6 @@ def engine_of(function: Callable[[Tensors], Tensors] = multiply, seconds: float 
     return FunctionEngine({MODEL_HASH: FunctionModel((X,), function)}, seconds=seconds)
 
 
-HONEST_X = (1.0, 4.0, 1.0, 0.0)
-
-
 def document_of(*values: float) -> bytes:
     """An input that fits the model; four numbers."""
     x = np.array([values or HONEST_X], np.float32)
@@ -61,9 +75,3 @@ def document_of(*values: float) -> bytes:
 
 
 DOCUMENT = document_of()
-OUTPUT = ClassifyOutput(
-    scores=encode_tensor(np.array([HONEST_X], np.float32) @ WEIGHTS),
-    label=int(np.argmax(np.array(HONEST_X, np.float32) @ WEIGHTS)),
-)
-assert OUTPUT.label == 1  # not 0, which an empty answer would be too
-DATA = OUTPUT.label.to_bytes(32, "big")

@@ -1,4 +1,4 @@
-"""One 32-byte node seed an operator, kept in an Ethereum keystore v3 file, and the three keys it gives (protocol §1).
+"""One 32-byte node seed an operator, kept in an Ethereum keystore v3 file, and the keys it gives (protocol §1).
 
 The file's `address` is the operator's, not the seed's own: a wallet that imports the file by mistake refuses it, and an
 ordinary wallet's file is refused here.
@@ -29,6 +29,7 @@ SEED_BYTES = 32
 ECDSA_LABEL = b"poi/ecdsa/1"
 BLS_LABEL = b"poi/bls/1"
 PEER_LABEL = b"poi/p2p/1"
+EVIDENCE_LABEL = b"poi/evidence/1"
 BLS_MATERIAL_BYTES = 48  # 16 more than the order has, so that the reduction mod r is uniform to 2^-128
 
 # For seeds that protect nothing: a local testnet's nodes start without scrypt's second and 256 MiB.
@@ -49,6 +50,7 @@ class NodeKeys:
     vote: bls.SecretKey
     peer_seed: bytes  # ed25519 private key (RFC 8032), 32 bytes
     peer_key: PeerKey
+    evidence: bytes  # gives the salts of this operator's evidence, 32 bytes
 
     @classmethod
     def from_seed(cls, seed: bytes) -> NodeKeys:
@@ -61,6 +63,7 @@ class NodeKeys:
             vote=vote_key(_hkdf(seed, BLS_LABEL, BLS_MATERIAL_BYTES)),
             peer_seed=peer_seed,
             peer_key=PeerKey(Ed25519PrivateKey.from_private_bytes(peer_seed).public_key().public_bytes_raw()),
+            evidence=_hkdf(seed, EVIDENCE_LABEL, 32),
         )
 
     @property

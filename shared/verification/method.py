@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from shared.documents import InputDocument, ModelCard, Output, Parameters
 from shared.interfaces import Tensors
 from shared.reasons import AbstainReason, InvalidReason
-from shared.types import Address, Cid, Digest, Verdict
+from shared.types import Address, Cid, Digest, Fingerprint, Verdict
 from shared.verification.linear import Linear, Shape
 
 Forward = Callable[[Tensors], Awaitable[Tensors]]
@@ -64,7 +64,7 @@ class Measurement:
 @dataclass(frozen=True, slots=True)
 class Judgement:
     """An opinion on one output. `score` is at most 1 when valid, 0 where nothing was measured; `is_refereed` says that
-    the float64 reference decided."""
+    the float64 reference decided, `engine` what computed, None where nothing did."""
 
     verdict: Verdict
     reason: InvalidReason | AbstainReason | None
@@ -72,6 +72,7 @@ class Judgement:
     statistics: Mapping[str, float] = field(default_factory=dict)
     recomputed: Output | None = None
     is_refereed: bool = False
+    engine: Fingerprint | None = None
 
 
 def valid(score: float) -> Judgement:
@@ -102,6 +103,7 @@ class Method(Protocol):
         ...
 
 
+@runtime_checkable
 class Measuring(Method, Protocol):
     """A method whose judgement is a distance: what calibration, self-tests and the detection bench build on."""
 

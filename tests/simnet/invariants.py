@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 
 from shared import quorum
+from shared.evidence import check_commitment, salt_of
 from shared.messages import TaskMessage, VoteMessage
 from shared.types import Digest, OperatorTable, SlashExecuted, Verdict
 from tests.simnet.network import Network
@@ -16,6 +17,7 @@ async def check(net: Network) -> None:
     one_verdict_a_task(net)
     nothing_settles_without_quorum(net)
     honest_nodes_sign_once(net)
+    evidence_stands_behind_each_vote(net)
     nobody_honest_is_named(net)
     await every_wei_is_somewhere(net)
 
@@ -66,11 +68,26 @@ def honest_nodes_sign_once(net: Network) -> None:
     for sent in net.journal.wire:
         if isinstance(sent.message, VoteMessage):
             vote = sent.message
-            signed[sent.origin, vote.task_id].add((vote.task_info_hash, vote.verdict, vote.signature))
+            signed[sent.origin, vote.task_id].add((vote.task_info_hash, vote.verdict, vote.signature, vote.evidence))
         elif isinstance(sent.message, TaskMessage):
             signed[sent.origin, sent.message.task_info.task_id].add(sent.message.task_info)
     twice = {name for (name, _), said in signed.items() if len(said) > 1}
     assert [name for name in twice if name in net.nodes and net.is_honest(name)] == []
+
+
+def evidence_stands_behind_each_vote(net: Network) -> None:
+    """It is on the voter's disk, it is what the vote was committed to, and it says the same verdict."""
+    for name in net.attesters:
+        person = net.nodes[name].person
+        for vote in net.journal.of(VoteMessage, name) if net.is_honest(name) else []:
+            evidence = check_commitment(
+                vote.evidence,
+                salt_of(person.evidence_secret, vote.task_info_hash),
+                net.evidence(name, vote.task_info_hash),
+                operator=person.address,
+                task_info_hash=vote.task_info_hash,
+            )
+            assert (evidence.task_id, evidence.verdict) == (f"0x{vote.task_id.hex()}", vote.verdict.name.lower())
 
 
 def nobody_honest_is_named(net: Network) -> None:

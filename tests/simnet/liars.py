@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import defaultdict
 from collections.abc import Callable
 
 import msgspec
 
 from attester.judge import Judge
+from attester.self_test import SelfTest
 from attester.service import Attester
 from performer.service import Performer
 from poi.testnet.lies import LyingMethod
 from shared import messages
 from shared.adapters.signers import LocalVoteSigner
 from shared.documents import ProofObject, decode_proof, encode_proof
+from shared.duty import attend
 from shared.errors import CodecError
-from shared.messages import TaskMessage
+from shared.interfaces import Received
+from shared.messages import TaskMessage, VoteMessage
 from shared.node import Node
 from shared.reasons import InvalidReason
 from shared.types import Cid, Digest, TaskInfo, Verdict
@@ -39,7 +44,11 @@ def naysayer(node: Node) -> Attester:
     """An attester that votes invalid on everything."""
     attester = Attester.from_node(node)
     attester._judge = AgainstAll(
-        address=node.signer.address, roster=lambda: node.roster.current, content=node.content, library=node.library
+        address=node.signer.address,
+        roster=lambda: node.roster.current,
+        content=node.content,
+        library=node.library,
+        self_test=SelfTest(content=node.content),
     )
     return attester
 
@@ -50,6 +59,30 @@ class TwoVotes(Attester):
     async def _sign_and_publish(self, message: TaskMessage, info_hash: Digest, verdict: Verdict) -> None:
         for signed in (Verdict.INVALID, Verdict.VALID):
             await super()._sign_and_publish(message, info_hash, signed)
+
+
+class Copier(Attester):
+    """Computes nothing: votes as the first whom it hears on a task, and quotes that vote's commitment."""
+
+    async def run(self) -> None:
+        self._heard: dict[Digest, asyncio.Future[VoteMessage]] = defaultdict(asyncio.Future)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(super().run())
+            group.create_task(attend(self._gossip, self._topics.vote, self._rules.check_vote, self._listen))
+
+    async def _listen(self, received: Received) -> None:
+        vote = messages.decode_vote(received.data)
+        if isinstance(vote, VoteMessage) and not self._heard[vote.task_info_hash].done():
+            self._heard[vote.task_info_hash].set_result(vote)
+
+    async def _decide(self, message: TaskMessage, info_hash: Digest) -> None:
+        heard = await self._heard[info_hash]
+        copied = msgspec.structs.replace(
+            heard,
+            attester=self._address,
+            signature=await self._signer.sign(self._domain.vote(info_hash, heard.verdict)),
+        )
+        await self._gossip.publish(self._topics.vote, messages.encode(copied))
 
 
 def forger(node: Node) -> Attester:

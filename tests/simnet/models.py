@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+
+import numpy as np
 
 from models.samples import read_documents
 from poi.cheats import Forwards
@@ -12,6 +15,7 @@ from poi.cheats.others import other_model
 from shared.adapters.memory.engine import FunctionEngine, FunctionModel
 from shared.adapters.onnx_runner import Runner
 from shared.documents import ModelCard, encode_input
+from shared.interfaces import Tensors
 from shared.types import Digest
 from tests.inference_support import MODELS, card_of, runner_of
 
@@ -25,6 +29,7 @@ class Shipped:
     name: str
     card: ModelCard
     card_bytes: bytes
+    golden_bytes: bytes
     model_bytes: bytes
     documents: tuple[bytes, ...]
 
@@ -41,6 +46,7 @@ def shipped(name: str) -> Shipped:
         name=name,
         card=card_of(name),
         card_bytes=(folder / "card.json").read_bytes(),
+        golden_bytes=(folder / "golden.json").read_bytes(),
         model_bytes=(folder / "model.onnx").read_bytes(),
         documents=tuple(map(encode_input, documents)),
     )
@@ -61,3 +67,26 @@ def others_of(card: ModelCard) -> Forwards:
 @cache
 def _changed(name: str, change: str) -> Runner:
     return Runner(other_model(change, shipped(name).model_bytes, MODELS / name))
+
+
+@dataclass
+class Bend:
+    """How far off an engine is, in tolerances of each output; it may change under the engine's hands."""
+
+    tolerances: float
+
+    def engine_of(self, names: tuple[str, ...]) -> FunctionEngine:
+        """As `engine_of`, and off."""
+        models = {shipped(name).hash: FunctionModel(shipped(name).card.inputs, self._bent(name)) for name in names}
+        return FunctionEngine(models, seconds=RUN_SECONDS)
+
+    def _bent(self, name: str) -> Callable[[Tensors], Tensors]:
+        run, tolerances = runner_of(name).run, shipped(name).card.tolerances
+
+        def bent(inputs: Tensors) -> Tensors:
+            outputs = dict(run(inputs))
+            for output, tolerance in tolerances.items():
+                outputs[output] = outputs[output] + np.float32(self.tolerances * tolerance.absolute)
+            return outputs
+
+        return bent

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from attester.evidence import EVIDENCE, _decoder
 from shared.adapters.memory.chain import MemoryChain
 from shared.adapters.memory.content import ContentHub
 from shared.adapters.memory.gossip import Link, MemoryGossip, MemoryHub
@@ -232,6 +233,11 @@ class Network:
         """Why the attester abstained, each time that it said so."""
         said = self.journal.of(AbstainMessage, name)
         return [message.reason for message in said if message.task_id == task_id]
+
+    def evidence(self, name: str, info_hash: Digest) -> bytes:
+        """As it lies on the attester's disk."""
+        kept: bytes = _decoder.decode(self.node(name).store.entries[EVIDENCE, info_hash]).evidence
+        return kept
 
     # --- waiting -------------------------------------------------------------------------------------
     async def until(self, condition: Callable[[], object], what: str, limit_seconds: float = 60.0) -> None:

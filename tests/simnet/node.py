@@ -97,6 +97,7 @@ class SimNode:
         self.name, self.person, self.role = person.name, person, role
         self._world, self._make, self._models = world, make, models
         self.shelf = Shelf()
+        self.engine = world.engine
         self.store, self.guard = MemoryFile(), MemoryFile()  # the disk, which outlives every process
         self.steps = Steps(self._die_and_come_back)
         self.crashes: list[Exception] = []
@@ -119,7 +120,8 @@ class SimNode:
         """It knows the chain and has the models, where its role needs them."""
         if not self.is_up or self.node.roster.current.epoch == 0:
             return False
-        return self.role == "aggregator" or self.node.library.ready_ids >= set(self.node.roster.current.definitions)
+        ready_ids = self.duty.health()["readyDefinitions"] if self.role == "attester" else self.node.library.ready_ids
+        return self.role == "aggregator" or set(ready_ids) >= set(self.node.roster.current.definitions)
 
     def start(self) -> None:
         """On what is on its disk. Nothing happens to a node that runs."""
@@ -221,7 +223,7 @@ class SimNode:
         content = SteppedContent(
             world.content, person.address, life, lambda owner: world.reaches(self.name, owner), self.shelf
         )
-        engine = world.engine()
+        engine = self.engine()
         return SimpleNamespace(
             config=self._config(),
             domain=world.chain.domain,
@@ -244,6 +246,7 @@ class SimNode:
             guard=guard,
             methods=METHODS,
             metrics=_metrics(self.role),
+            evidence_secret=person.evidence_secret,
         )
 
     def _config(self) -> Config:

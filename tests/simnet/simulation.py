@@ -65,7 +65,7 @@ async def open_network(plan: Plan) -> AsyncIterator[Network]:
 async def _register(network: Network) -> None:
     plan, chain = network.plan, network.chain
     models = [shipped(name) for name in plan.models]
-    files = tuple(data for model in models for data in (model.card_bytes, model.model_bytes))
+    files = tuple(data for model in models for data in (model.card_bytes, model.golden_bytes, model.model_bytes))
     for name, (role, stake) in plan.members().items():
         member = person(name)
         await chain.register(member.address, member.registration(chain.deployment, role, stake))

@@ -10,8 +10,9 @@ from functools import partial
 
 import pytest
 
+from shared.evidence import decode_evidence
 from shared.messages import CertificateMessage, TaskMessage
-from shared.types import SlashExecuted, SlashQueued, Verdict
+from shared.types import Digest, SlashExecuted, SlashQueued, Verdict
 from shared.workflow import Phase
 from tests.chain_support import ETHER
 from tests.simnet.liars import TwoVotes, liar, naysayer
@@ -84,7 +85,8 @@ CASES = {
 }
 MUST_BE_AMONG = {
     "performer": {"after put task", "after add content", "before sign task info", "before publish task"},
-    "attester0": {"before guard", "after guard", "before sign vote", "before publish vote", "after publish vote"},
+    "attester0": {"before put evidence", "after put evidence", "before guard", "after guard", "before sign vote"}
+    | {"before publish vote", "after publish vote"},
     "aggregator0": {"after put unsettled", "before publish certificate", "after submit task", "after delete unsettled"},
     "liar": {"before publish task"},
 }
@@ -133,6 +135,22 @@ async def test_an_attester_that_died_between_guard_and_signature_votes_as_it_dec
     assert {(vote.task_info_hash, vote.verdict) for vote in net.votes("attester1", task_id)} == {(info_hash, verdict)}
     [message] = net.journal.of(CertificateMessage)
     assert message.certificate.signers == (0, 1, 2)
+
+
+@simulated(attesters=(ETHER, ETHER, ETHER))
+async def test_an_attester_that_died_between_evidence_and_guard_may_still_think_otherwise(net: Network) -> None:
+    """Nothing was signed, and nobody has seen a commitment: what it judges in its next life takes the place."""
+    attester = net.node("attester1")
+    attester.steps.fatal = "after put evidence"
+    task_id = await net.ask(deadline_seconds=20)
+    await net.until(lambda: not attester.is_up, "the attester dies")
+    assert (attester.guard.votes, net.votes("attester1", task_id)) == ({}, [])
+    [(_, info_hash)] = attester.store.entries
+    assert decode_evidence(net.evidence("attester1", Digest(info_hash))).verdict == "valid"
+    attester._make = naysayer
+    await net.until(lambda: net.votes("attester1", task_id), "it votes")
+    assert decode_evidence(net.evidence("attester1", Digest(info_hash))).verdict == "invalid"
+    assert len({vote.evidence for vote in net.votes("attester1", task_id)}) == 1
 
 
 @simulated(attesters=(ETHER, ETHER, ETHER))

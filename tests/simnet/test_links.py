@@ -12,6 +12,7 @@ from performer.service import Performer
 from shared import messages
 from shared.adapters.memory.gossip import MemoryGossip
 from shared.constants import ORIGIN_BURST, ORIGIN_RATE_PER_SECOND
+from shared.evidence import NO_EVIDENCE
 from shared.messages import AbstainMessage, CertificateMessage, VoteMessage
 from shared.reasons import AbstainReason
 from shared.types import Digest, PeerKey, Verdict
@@ -98,6 +99,7 @@ async def test_a_stranger_is_ignored_even_where_the_transport_lets_it_in(net: Ne
                 attester=person(name).address,
                 verdict=Verdict.VALID,
                 signature=person(name).vote.sign(net.domain.vote(honest.task_info_hash, Verdict.VALID)),
+                evidence=honest.evidence,
             )
             await stranger.publish(net.topics.vote, messages.encode(vote))
         await net.pause(1)
@@ -147,7 +149,8 @@ async def _flood(net: Network, name: str) -> None:
             info_hash = honest[0].task_info_hash if honest and said % 2 else Digest(sha("nothing", said))
             task_id = net.asked[-1] if net.asked else Digest(sha("no task", said))
             about = (task_id, info_hash, 1, net.address(name))
-            vote = VoteMessage(*about, Verdict(1 + said % 4 // 2), person(name).vote.sign(sha("nonsense", said)))
+            signature = person(name).vote.sign(sha("nonsense", said))
+            vote = VoteMessage(*about, Verdict(1 + said % 4 // 2), signature, NO_EVIDENCE)
             await gossip.publish(
                 net.topics.vote, messages.encode(vote if said % 2 else AbstainMessage(*about, AbstainReason.OVERLOADED))
             )

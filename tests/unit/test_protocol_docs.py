@@ -96,7 +96,8 @@ def test_suites_and_labels_are_those_of_the_code() -> None:
     suites = re.findall(r"`(BLS_[\w:-]+_)`", SECTIONS["1"])
     assert suites == [bls.SUITE.decode(), bls.POP_SUITE.decode()]
     labels = re.findall(r"`(poi/\w+/\d)`", SECTIONS["1"])
-    assert labels == [label.decode() for label in (keystore.ECDSA_LABEL, keystore.BLS_LABEL, keystore.PEER_LABEL)]
+    named = (keystore.ECDSA_LABEL, keystore.BLS_LABEL, keystore.PEER_LABEL, keystore.EVIDENCE_LABEL)
+    assert labels == [label.decode() for label in named]
     assert f"`poi/bls/1`, {keystore.BLS_MATERIAL_BYTES} bytes" in SECTIONS["1"]
     sizes = re.findall(r"\((\d+) B\)", SECTIONS["1"])
     assert sizes == [str(bls.G1_BYTES), str(bls.G2_BYTES)]
@@ -120,9 +121,9 @@ def test_topics_are_those_of_the_code() -> None:
     assert specified == {
         topic: {kind.__name__ for kind in get_args(union) or (union,)} for topic, union in unions.items()
     }
-    assert "`N = poi/1/<chainId>/<center, lower hex>`" in SECTIONS["4"]
+    assert "`N = poi/2/<chainId>/<center, lower hex>`" in SECTIONS["4"]
     for topic in unions:
-        assert getattr(Topics(DOMAIN), topic) == f"poi/1/{DOMAIN.chain_id}/{DOMAIN.contract.hex()}/{topic}"
+        assert getattr(Topics(DOMAIN), topic) == f"poi/2/{DOMAIN.chain_id}/{DOMAIN.contract.hex()}/{topic}"
     assert set(vars(Topics(Domain(1, DOMAIN.contract)))) == set(unions)
 
 

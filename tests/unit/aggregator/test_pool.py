@@ -44,6 +44,20 @@ def counted(pool: VotePool, *votes: VoteMessage) -> list[Counted]:
     return [pool.add_vote(message, tally) for message, tally in zip(votes, tallies, strict=True) if tally is not None]
 
 
+# --- evidence ------------------------------------------------------------------------------------
+def test_a_commitment_is_kept_with_its_vote_and_counts_for_nothing() -> None:
+    """Nor does another one beside the same verdict make an equivocator: it is no part of what is signed."""
+    pool = VotePool()
+    tally = opened(pool)
+    first, other = vote(0), replace(vote(0), evidence=sha("other evidence"))
+    copied = replace(vote(1), evidence=first.evidence)
+    assert counted(pool, first, other, copied) == [Counted.NEW, Counted.REPEATED, Counted.NEW]
+    assert pool.has_counted(first)
+    assert not pool.has_counted(other)
+    assert not pool.equivocations
+    assert tally.signatures[VALID] == {0: first.signature, 1: copied.signature}
+
+
 # --- counting ------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("voters", "verdict", "expected"),

@@ -17,7 +17,7 @@ from shared.reasons import AbstainReason
 from shared.types import Digest
 from shared.verification.method import Judgement, valid
 from tests.chain_support import PERFORMER
-from tests.judging import AWAY, ScriptedJudge, abstain, now, repeat, saying
+from tests.judging import AWAY, ScriptedJudge, abstain, bare, now, repeat, saying
 from tests.listening import virtual
 from tests.roles import World
 from tests.toy_model import DOCUMENT, cid_of
@@ -35,7 +35,7 @@ async def test_content_that_arrives_turns_the_abstention_into_a_vote() -> None:
         assert set(performer.abstentions) == {AbstainReason.INPUT_UNAVAILABLE}
         assert world.files["guard 0"].votes == {}
         world.content.release(PERFORMER.address, cid_of(DOCUMENT))
-        assert await performer.hears(VoteMessage) == [world.vote(0, message.task_info)]
+        assert [bare(vote) for vote in await performer.hears(VoteMessage)] == [world.vote(0, message.task_info)]
 
 
 @virtual
@@ -97,7 +97,7 @@ async def test_a_fault_of_its_own_is_told_logged_and_costs_that_task_alone() -> 
         assert performer.abstentions == [AbstainReason.INTERNAL]
         assert [entry["exc_info"] for entry in logs if entry["log_level"] == "error"] == [True]
         await performer.say(good)
-        assert await performer.hears(VoteMessage) == [world.vote(0, good.task_info)]
+        assert [bare(vote) for vote in await performer.hears(VoteMessage)] == [world.vote(0, good.task_info)]
 
 
 @virtual
@@ -112,7 +112,7 @@ async def test_a_transport_that_fails_costs_no_vote(monkeypatch: pytest.MonkeyPa
         await repeat(performer, message)
         monkeypatch.undo()
         await performer.say(message)
-        assert await performer.hears(VoteMessage) == [world.vote(0, message.task_info)]
+        assert [bare(vote) for vote in await performer.hears(VoteMessage)] == [world.vote(0, message.task_info)]
 
 
 # --- load --------------------------------------------------------------------------------------------

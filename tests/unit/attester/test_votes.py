@@ -17,7 +17,7 @@ from shared.types import Verdict
 from shared.verification.method import invalid, valid
 from tests.cast import peer_key_of
 from tests.chain_support import PERFORMER
-from tests.judging import LABEL_2, SpySigner, repeat, saying
+from tests.judging import LABEL_2, SpySigner, bare, repeat, saying
 from tests.listening import until, virtual
 from tests.roles import World
 
@@ -32,7 +32,7 @@ async def test_a_vote_is_signed_over_what_was_judged(changes: dict[str, Any], ve
         await performer.say(message)
         vote: VoteMessage = (await performer.hears(VoteMessage))[0]
         info_hash = world.domain.task_info_hash(message.task_info)
-        assert vote == world.vote(2, message.task_info, verdict)
+        assert bare(vote) == world.vote(2, message.task_info, verdict)
         assert world.rules().check_vote(peer_key_of(world.people[2]), messages.encode(vote)) == vote
         assert not bls.verify(
             world.people[2].vote.public_key, world.domain.vote(info_hash, Verdict(3 - verdict)), vote.signature
@@ -67,7 +67,7 @@ async def test_a_guard_that_cannot_remember_lets_nothing_be_signed(monkeypatch: 
             message = await world.performed()
             with capture_logs() as logs:
                 await repeat(performer, message)
-            assert [(entry["log_level"], entry["event"]) for entry in logs] == [("warning", "attestation interrupted")]
+            assert [entry["event"] for entry in logs if entry["log_level"] != "info"] == ["attestation interrupted"]
             assert (signer.held, performer.votes) == ([], [])
             monkeypatch.undo()
             await performer.say(message)  # there is room again, and the performer asks again
@@ -105,7 +105,7 @@ async def test_a_crash_after_the_guard_repeats_the_same_vote(crash: str, monkeyp
         judge = saying(invalid(InvalidReason.SCORES_DIFFER))
         async with world.attester(judge=judge.as_judge):
             await performer.say(message)
-            assert await performer.hears(VoteMessage) == [world.vote(0, message.task_info)]
+            assert [bare(vote) for vote in await performer.hears(VoteMessage)] == [world.vote(0, message.task_info)]
         assert judge.asked == []
 
 
@@ -125,7 +125,7 @@ async def test_a_signer_that_is_away_delays_the_vote_and_changes_nothing() -> No
             assert performer.votes == []
             signer.is_broken = False
             await performer.say(message)
-            assert await performer.hears(VoteMessage) == [world.vote(0, message.task_info)]
+            assert [bare(vote) for vote in await performer.hears(VoteMessage)] == [world.vote(0, message.task_info)]
 
 
 async def two_infos(world: World) -> tuple[TaskMessage, TaskMessage]:

@@ -295,3 +295,27 @@ def test_what_is_typed_wrong_is_said_before_anything_is_asked(
     error = capsys.readouterr().err
     assert said in error
     assert "Traceback" not in error
+
+
+# --- evidence ------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("options", "asked"),
+    [
+        (["--url", "http://attester:8700"], ("http://attester:8700", "0x12", None)),
+        (["--url", "http://attester:8700", "--commitment", "0x34"], ("http://attester:8700", "0x12", "0x34")),
+        (["--config", EXAMPLE], ("http://127.0.0.1:8700", "0x12", None)),
+    ],
+)
+def test_evidence_is_asked_of_the_url_or_of_the_own_node(
+    run: Run, install: Install, capsys: pytest.CaptureFixture[str], options: list[Any], asked: tuple[Any, ...]
+) -> None:
+    heard: list[tuple[Any, ...]] = []
+
+    def show(*arguments: Any) -> str:
+        heard.append(arguments)
+        return "what it rests on"
+
+    install("poi.evidence.show", show)
+    assert run("evidence", "0x12", *options) == 0
+    assert heard == [asked]
+    assert capsys.readouterr().out == "what it rests on\n"

@@ -215,6 +215,9 @@ WRONG: dict[str, tuple[str, str, Any]] = {
     "vote: attester of 19 bytes": ("vote", "attester", bytes(19)),
     "vote: epoch of 64 bits": ("vote", "epoch", 2**64 - 1),
     "vote: negative epoch": ("vote", "epoch", -1),
+    "vote: evidence of 31 bytes": ("vote", "evidence", bytes(31)),
+    "vote: evidence of 33 bytes": ("vote", "evidence", bytes(33)),
+    "vote: no evidence": ("vote", "evidence", b""),
     "vote: verdict 3": ("vote", "verdict", 3),
     "vote: verdict -1": ("vote", "verdict", -1),
     "vote: verdict by name": ("vote", "verdict", "valid"),
@@ -362,7 +365,7 @@ def test_text_is_utf8(data: bytes) -> None:
 
 # --- topics --------------------------------------------------------------------------------------
 def test_topics_are_those_of_the_specification() -> None:
-    prefix = "poi/1/31337/" + "c0" * 20
+    prefix = "poi/2/31337/" + "c0" * 20
     topics = Topics(DOMAIN)
     assert topics.task == f"{prefix}/task"
     assert topics.vote == f"{prefix}/vote"

@@ -1,4 +1,4 @@
-"""One seed, three keys, one file that only its owner reads (protocol §1)."""
+"""One seed, its keys, one file that only its owner reads (protocol §1)."""
 
 from __future__ import annotations
 
@@ -67,6 +67,7 @@ def test_the_keys_are_those_of_the_specification() -> None:
     x, y = point
     assert keys.vote.public_key == b"".join(int(c).to_bytes(48, "big") for c in (*x.coeffs, *y.coeffs))
     assert keys.peer_seed == hkdf(SEED, b"poi/p2p/1", 32)
+    assert keys.evidence == hkdf(SEED, b"poi/evidence/1", 32)
     assert keys.peer_key == Ed25519PrivateKey.from_private_bytes(keys.peer_seed).public_key().public_bytes_raw()
 
 
@@ -88,6 +89,7 @@ def test_other_seeds_give_other_keys(one: bytes, two: bytes) -> None:
     assert (first.address == second.address) == (one == two)
     assert (first.vote.public_key == second.vote.public_key) == (one == two)
     assert (first.peer_key == second.peer_key) == (one == two)
+    assert (first.evidence == second.evidence) == (one == two)
 
 
 @settings(deadline=None)
