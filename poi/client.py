@@ -224,7 +224,7 @@ class PoiClient:
         call = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
         try:
             async with self._session.post(self._url, json=call) as response:
-                body = await _read_limited(response)
+                body = await _read_limited(response, MAX_ANSWER_BYTES)
             check_nesting(body)
             answer = msgspec.json.decode(body, type=_Answer)
         except (
