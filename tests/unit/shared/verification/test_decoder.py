@@ -16,7 +16,7 @@ VOCAB = 258
 
 
 class Counting:
-    """Each token's logits are the sum of all tokens up to it, which its keys carry; remembers (past, ids) of each pass."""
+    """Each token gives the sum of all tokens up to it, which its keys carry; remembers (past, ids) of each pass."""
 
     def __init__(self, *, has_cache: bool) -> None:
         self.has_cache = has_cache
