@@ -13,8 +13,10 @@ from poi.testnet.money import Books
 from poi.testnet.network import LIAR, PERFORMER, LocalNetwork
 from poi.testnet.plan import Errand
 from poi.testnet.readback import ChainReader, OnChain
+from poi.testnet.reasons import reasons_of
 from poi.testnet.requester import Requester, open_requester
 from shared.errors import PoiError
+from shared.json_forms import certificate_from_json
 from shared.types import Digest, SlashExecuted, Verdict
 
 PARALLEL = 4  # a few dApps at once, so that approvals meet in batches
@@ -33,16 +35,19 @@ class Run:
     view: dict[str, Any] = field(default_factory=dict)
     on_chain: OnChain | None = None
     slash: SlashExecuted | None = None
+    reasons: frozenset[str] = frozenset()  # of the attesters that voted against it
     failure: str | None = None
 
     @property
     def is_as_expected(self) -> bool:
-        """Honest: approved on chain. A lie: rejected on chain, and stake of the liar gone for it."""
+        """Honest: approved on chain. A lie: rejected on chain, by its own name, and stake of the liar gone for it."""
         if self.on_chain is None:
             return False
         if self.errand.cheat is None:
             return self.on_chain.verdict is Verdict.VALID
-        return self.on_chain.verdict is Verdict.INVALID and self.slash is not None and self.slash.amount_wei > 0
+        is_slashed = self.slash is not None and self.slash.amount_wei > 0
+        is_named = bool(self.reasons) and self.reasons <= self.errand.cheat.expected
+        return self.on_chain.verdict is Verdict.INVALID and is_slashed and is_named
 
 
 async def drive(network: LocalNetwork, runs: list[Run], changed: Callable[[Run], None]) -> Books:
@@ -102,6 +107,9 @@ async def _send(
     run.on_chain = await chain.wait_settled(run.task_id, TASK_SECONDS)
     _stage(run, _settled_stage(run), changed)
     if run.errand.cheat is not None and run.on_chain is not None and run.on_chain.verdict is Verdict.INVALID:
+        info = certificate_from_json(run.view["certificate"]).task_info
+        attesters = [member.url for member in network.members if member.role == "attester"]
+        run.reasons = await reasons_of(attesters, network.deployment.domain.task_info_hash(info))
         run.slash = await chain.wait_slashed(run.task_id, SLASH_SECONDS)
         _stage(run, "slashed" if run.slash else "rejected", changed)
 

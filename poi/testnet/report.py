@@ -18,10 +18,12 @@ from poi.testnet.network import LocalNetwork
 from poi.testnet.plan import MODEL_NAMES, Errand
 from poi.testnet.readback import OnChain
 from poi.testnet.words import WORDS
+from shared.reasons import InvalidReason
 from shared.types import Verdict
 
 POWER_UNITS_PER_ETHER = ETHER // POWER_UNIT_WEI
 STYLES = {"approved": "green", "slashed": "red", "rejected": "red"}
+REASON = ("refused for", max(map(len, InvalidReason)))  # a column where there are lies
 FIGURES = (("for:against", 12), ("verdict", 8), ("certified", 9), ("settled", 7), ("gas", 14))
 MODEL_WIDTH = max(map(len, MODEL_NAMES))
 FIGURES_WIDTH = 8 + MODEL_WIDTH + sum(width for _, width in FIGURES) + 21  # fixed columns, and what is between all
@@ -34,13 +36,16 @@ def task_table(runs: list[Run], console: Console) -> Table:
     table = _table("Tasks")
     table.add_column("task", width=8)
     table.add_column("model", width=MODEL_WIDTH)
-    text_width = max(MIN_TEXT_WIDTH, (console.width - FIGURES_WIDTH) // 2)
+    has_lies = any(run.errand.cheat for run in runs)
+    figures = (REASON, *FIGURES) if has_lies else FIGURES
+    taken = FIGURES_WIDTH + (REASON[1] + 1 if has_lies else 0)
+    text_width = max(MIN_TEXT_WIDTH, (console.width - taken) // 2)
     for name in ("asked", "answer"):
         table.add_column(name, no_wrap=True, overflow="ellipsis", width=text_width)
-    for name, width in FIGURES:
+    for name, width in figures:
         table.add_column(name, justify="right", no_wrap=True, width=width)
     for run in runs:
-        table.add_row(*_cells(run), style=STYLES.get(run.stage) if run.errand.cheat else None)
+        table.add_row(*_cells(run, has_lies), style=STYLES.get(run.stage) if run.errand.cheat else None)
     return table
 
 
@@ -119,7 +124,8 @@ def print_summary(console: Console, runs: list[Run], books: Books, wall_seconds:
         console.print(f"  the sums do not agree: {problem}", style="red")
     for run in runs:
         if not run.is_as_expected:
-            why = run.failure or run.view.get("failure") or f"ended as {run.stage}"
+            named = f", refused for {', '.join(sorted(run.reasons)) or 'no reason that was revealed'}"
+            why = run.failure or run.view.get("failure") or f"ended as {run.stage}{named if run.errand.cheat else ''}"
             console.print(f"  {run.errand.title}, {run.errand.asked}: {why}", style="red")
 
 
@@ -179,6 +185,7 @@ def _task_json(run: Run) -> dict[str, Any]:
         "task_id": f"0x{run.task_id.hex()}" if run.task_id else None,
         "kind": run.errand.title,
         "honest": run.errand.cheat is None,
+        "refused_for": sorted(run.reasons),
         "verdict": VERDICTS[run.on_chain.verdict] if run.on_chain else None,
         "valid_power": votes.get("validPower"),
         "invalid_power": votes.get("invalidPower"),
@@ -189,7 +196,7 @@ def _task_json(run: Run) -> dict[str, Any]:
     }
 
 
-def _cells(run: Run) -> tuple[str, ...]:
+def _cells(run: Run, has_lies: bool) -> tuple[str, ...]:
     timings = run.view.get("timings") or {}
     cheat = f"{run.errand.cheat.name}: " if run.errand.cheat else ""
     return (
@@ -197,6 +204,7 @@ def _cells(run: Run) -> tuple[str, ...]:
         run.errand.model,
         f"{cheat}{run.errand.asked}",
         _answer(run.errand, run.view.get("result")),
+        *((", ".join(sorted(run.reasons)),) if has_lies else ()),
         _votes(run.view.get("votes")),
         run.stage,
         _duration(timings.get("certificateMs")),
