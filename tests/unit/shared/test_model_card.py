@@ -27,7 +27,7 @@ CLASSIFIER = {
 }
 EXACT: dict[str, Any] = {"method": "exact", "profile": Profile.EXACT_FP64, "tolerances": {}}
 AUDIT = Audit(relative=1e-6, draws=8)
-SEQUENCE = Sequence(honest_mean=0.0, honest_deviation=0.1, shift=0.5, limit=10.0)
+SEQUENCE = Sequence(honest_mean=0.0, honest_deviation=0.1, honest_miss=0.01, shift=0.5, limit=10.0)
 SIMILARITY = Similarity(output="y", least=0.9, false_rejects=0.1, false_accepts=0.5, outputs=100)
 SERVICE = Service(description="a service", timeout_seconds=5.0)
 FEED = Feed(
