@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from functools import cache
 from pathlib import Path
 
@@ -191,3 +192,17 @@ def test_an_emulator_that_hangs_is_ended(emulator: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(emulated, "TIMEOUT_SECONDS", 0.2)
     with pytest.raises(InferenceFailed, match=r"took more than 0\.2 seconds"):
         emulated.run_emulated("Haswell", b"", [], [])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which(emulated.EMULATOR) is None, reason="qemu-user is not installed")
+@pytest.mark.parametrize("cpu", emulated.CPUS)
+def test_another_instruction_set_gives_other_bytes_and_the_same_answer(cpu: str) -> None:
+    """By the real emulator, on the real wheels."""
+    (spec,) = drafted("digits").inputs
+    rng = np.random.default_rng(0)
+    inputs: list[Tensors] = [{spec.name: rng.random(spec.shape).astype(np.float32)} for _ in range(40)]
+    theirs = emulated.run_emulated(cpu, (MODELS / "digits" / "model.onnx").read_bytes(), inputs, ["scores"])
+    ours = [runner_of("digits").run(each) for each in inputs]
+    apart = [np.abs(a["scores"] - b["scores"]).max() for a, b in zip(ours, theirs, strict=True)]
+    assert 0 < max(apart) <= 0.5 * card_of("digits").tolerances["scores"].absolute
