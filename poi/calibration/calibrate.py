@@ -79,7 +79,10 @@ async def calibrate(
     attester = Compute(runner.forward, reference.forward)
     if limited.sequence is not None:
         with progress.of("errors of honest runs, by an honest run's own"):
-            groups: dict[str, Sequence[Forward]] = {"this engine": [runner.forward], "neighbours": neighbours(model, PRECISION_OF[draft.profile])}
+            groups: dict[str, Sequence[Forward]] = {
+                "this engine": [runner.forward],
+                "neighbours": neighbours(model, PRECISION_OF[draft.profile]),
+            }
             part = await sequence_part(limited, documents, groups, attester)
             limited = msgspec.structs.replace(limited, sequence=part)
     caught, floor = await _try_cheats(limited, folder, model, work, attester, progress)
