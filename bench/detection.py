@@ -28,6 +28,7 @@ from bench import (
     detection_tensors,
     detection_texts,
 )
+from bench.allowance import while_allowed
 from bench.bounds import upper_bound
 from bench.detection_plot import Strip, draw
 from bench.detection_subjects import GREEDY, SAMPLED, Subject, read_subjects
@@ -44,7 +45,8 @@ UNCUT: Final = Parameters(max_tokens=64, temperature=0.8)  # every token may be 
 LONG: Final = Parameters(max_tokens=192, temperature=0.8, top_k=40)
 CHECKS_GOAL, ENGINES_GOAL = 30_000, 5
 # Seconds after which a part does no more than it has done; two parts run at once.
-TEXT_SECONDS, HONEST_SECONDS, LOW_SECONDS, ADVERSARY_SECONDS, TENSOR_SECONDS = 180.0, 150.0, 60.0, 60.0, 60.0
+TEXT_SECONDS, HONEST_SECONDS, EMULATED_SECONDS = 180.0, 120.0, 40.0
+LOW_SECONDS, ADVERSARY_SECONDS, TENSOR_SECONDS = 60.0, 60.0, 60.0
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class Counts:
     costed: dict[int, int]  # texts by tokens
     exact_texts: int  # of 256 tokens
     low: dict[Profile, detection_sequential.Counts]  # texts in each low precision
+    is_emulated_exactly: bool = False  # exact values on emulated processors too
     patience: float = 1.0  # of the seconds that each part is allowed
 
 
@@ -84,6 +87,7 @@ FULL: Final = Counts(
     costed={64: 45, 512: 27},
     exact_texts=270,
     low={each: detection_sequential.Counts() for each in (Profile.BF16, Profile.FP16)},
+    is_emulated_exactly=True,
     patience=10.0,
 )
 
@@ -185,6 +189,10 @@ def honest_of(subjects: Sequence[Subject], counts: Counts) -> Found:
         )
         for subject in subjects
     ]
+    if emulated.is_available():  # decoders first: they have the most to go wrong
+        ordered = sorted(zip(subjects, honest, strict=True), key=lambda pair: pair[0].card.text is None)
+        for subject, counted in while_allowed(ordered, counts.patience * EMULATED_SECONDS):
+            detection_honest.emulated_matrix(subject, counted)
     checks, rejected = sum(each.checks for each in honest), sum(len(each.rejected) for each in honest)
     engines = len({engine for each in honest for engine in each.engines})
     name = f"honest checks rejected, ≥ {ENGINES_GOAL} engines/instruction sets"
@@ -244,7 +252,7 @@ def audit_of() -> Found:
 def exact_of(subjects: Sequence[Subject], counts: Counts) -> Found:
     found = Found()
     for subject in _decoders(subjects):
-        exact = detection_exact.exact_values(subject, counts.exact_texts)
+        exact = detection_exact.exact_values(subject, counts.exact_texts, is_emulated=counts.is_emulated_exactly)
         found.rows += detection_exact.rows_of(exact)
         found.sheets.append(detection_exact.sheet_of(exact))
     return found

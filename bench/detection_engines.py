@@ -64,19 +64,19 @@ class Configuration:
     run: Many
 
 
-def configurations_of(subject: Subject, *, keeps_all: bool = False) -> Iterator[Configuration]:
+def configurations_of(
+    subject: Subject, *, keeps_all: bool = False, is_emulated: bool = False
+) -> Iterator[Configuration]:
     """Every honest way at hand to compute a subject in its card's arithmetic. Where that is float32, the float64
     reference is one of them, as any attester may use it. With `keeps_all` a decoder's keys and values come too, for
-    texts of one length."""
+    texts of one length. With `is_emulated`, what this machine's processor does, and what emulated ones do, which takes
+    a minute: the runtime alone."""
     is_exact = subject.card.profile is Profile.EXACT_FP64
     computed = replace(subject, model=convert(subject.model, "fp64")) if is_exact else subject
-    for configuration in (
-        *native_configurations(computed, keeps_all=keeps_all),
-        *emulated_configurations(computed.model),
-        *independent_configurations(computed.model),
-    ):
+    others = (emulated_configurations if is_emulated else independent_configurations)(computed.model)
+    for configuration in (*native_configurations(computed, keeps_all=keeps_all), *others):
         yield replace(configuration, run=_rounding(configuration.run)) if is_exact else configuration
-    if subject.card.profile is Profile.FP32 and not keeps_all:
+    if subject.card.profile is Profile.FP32 and not keeps_all and not is_emulated:
         reference = Runner(convert(subject.model, "fp64"))
         yield Configuration(REFERENCE, REFERENCE, _rounding(partial(_each, reference, Setting())))
 

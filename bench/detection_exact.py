@@ -13,7 +13,7 @@ from statistics import median
 
 import numpy as np
 
-from bench.detection_engines import configurations_of, rounded
+from bench.detection_engines import configurations_of, emulated_configurations, rounded
 from bench.detection_subjects import Subject
 from bench.table import Row, Sheet
 from poi.calibration.subject import past_of
@@ -49,13 +49,15 @@ class Exact:
     milliseconds: tuple[float, float]  # float32, float64
 
 
-def exact_values(subject: Subject, texts: int) -> Exact:
-    """Logits, keys and values of `texts` texts that fill the context, by the decoder `subject`."""
+def exact_values(subject: Subject, texts: int, *, is_emulated: bool) -> Exact:
+    """Logits, keys and values of `texts` texts that fill the context, by the decoder `subject`; with `is_emulated` on
+    emulated processors too, which takes thirty times as long."""
     feeds = full_feeds(subject, texts)
     double = replace(subject, model=convert(subject.model, "fp64"))
     computed: list[Computed] = []
     first: list[np.ndarray] = []
-    for configuration in configurations_of(double, keeps_all=True):
+    emulated = emulated_configurations(double.model) if is_emulated else ()
+    for configuration in (*configurations_of(double, keeps_all=True), *emulated):
         outputs = [rounded(each) for each in configuration.run(feeds)]
         values = [outputs[i][name].ravel() for i in range(len(outputs)) for name in sorted(outputs[i])]
         first = first or values

@@ -29,6 +29,7 @@ from shared.verification.tensor import output_of
 from shared.verification.text import sampler_of, text_output
 from shared.verification.verify import verify
 
+EMULATED = 8  # works on emulated processors, which take thirty times as long
 ROUND_OF_TENSORS, ROUND_OF_TEXTS = 128, 32  # between two looks at the clock; each starts the processes anew
 
 
@@ -66,15 +67,22 @@ def honest_matrix(subject: Subject, count: int, seconds: float, parameters: Para
     size = ROUND_OF_TENSORS if subject.card.text is None else ROUND_OF_TEXTS
     rounds = [works[start : start + size] for start in range(0, count, size)]
     for some in while_allowed(rounds, seconds):
-        _try_round(subject, some, honest)
+        _try_round(some, honest, list(configurations_of(subject)), subject)
     return honest
 
 
-def _try_round(subject: Subject, works: Sequence[Work], honest: Honest) -> None:
+def emulated_matrix(subject: Subject, honest: Honest) -> None:
+    """A few of the same works by the runtime on this machine's processor and on emulated ones; counted in `honest`."""
+    _try_round(subject.works(EMULATED), honest, list(configurations_of(subject, is_emulated=True)), subject)
+
+
+def _try_round(
+    works: Sequence[Work], honest: Honest, configurations: Sequence[Configuration], subject: Subject
+) -> None:
     reference, runner = Runner(convert(subject.model, "fp64")), Runner(subject.model)
     texts = [asyncio.run(subject.method.prove(work, Compute(runner.forward, runner.forward))) for work in works]
     feeds = [feed_of(work, text) for work, text in zip(works, texts, strict=True)]
-    ran = [_run(configuration, honest, works, texts, feeds) for configuration in configurations_of(subject)]
+    ran = [_run(configuration, honest, works, texts, feeds) for configuration in configurations]
     honest.outputs += sum(output is not None for each in ran for output in each.published)
     honest.rewritten += sum(output is None for each in ran for output in each.published)
     referee = [_lazy(reference, feed) for feed in feeds]
