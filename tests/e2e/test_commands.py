@@ -59,7 +59,7 @@ async def test_deploy_writes_settings_that_every_container_can_start_from(tmp_pa
         table = await reader.operator_table(1)
         assert table is not None
         assert len(table.entries) == 4
-        assert await reader.task_definition_count() == 2
+        assert await reader.task_definition_count() == 5
 
         again = poi("deploy", "--config-dir", folder, "--chain-rpc", anvil.url)
         assert again.returncode == 0
