@@ -49,7 +49,8 @@ class SecondRound:
             for _ in range(2):
                 await self._propose(batch)
                 try:
-                    await asyncio.wait_for(open_.reached.wait(), BATCH_VOTE_SECONDS / 2)
+                    async with asyncio.timeout(BATCH_VOTE_SECONDS / 2):
+                        await open_.reached.wait()
                     return self._submission(batch, open_)
                 except TimeoutError:
                     continue

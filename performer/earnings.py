@@ -179,7 +179,9 @@ class Earnings:
     async def _keep_collecting(self) -> None:
         while True:
             try:
-                await asyncio.wait_for(self._more.wait(), RETRY_SECONDS)
+                # Not `wait_for`: in Python 3.11 it swallows a cancellation that comes with the result.
+                async with asyncio.timeout(RETRY_SECONDS):
+                    await self._more.wait()
             except TimeoutError:
                 pass  # some that were refused may be due
             else:

@@ -165,7 +165,8 @@ class Anvil:
         self._process, self._listening = process, listening
         self._drain = loop.create_task(self._read_output(process, listening), name="anvil output")
         try:
-            host, port = await asyncio.wait_for(listening, START_SECONDS)
+            async with asyncio.timeout(START_SECONDS):
+                host, port = await listening
         except TimeoutError:
             await self.stop()
             raise ChainUnavailable(f"anvil did not listen within {START_SECONDS:.0f} s: {self.tail()}") from None
@@ -184,7 +185,8 @@ class Anvil:
         if process.returncode is None:
             process.terminate()
         try:
-            await asyncio.wait_for(asyncio.shield(process.wait()), STOP_SECONDS)
+            async with asyncio.timeout(STOP_SECONDS):
+                await asyncio.shield(process.wait())
         except TimeoutError:
             log.warning("anvil does not stop; it is killed", pid=process.pid)
             process.kill()

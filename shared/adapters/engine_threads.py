@@ -52,7 +52,8 @@ class Threads:
         future.add_done_callback(self._release)
         self._running.add(stop)
         try:
-            return await asyncio.wait_for(asyncio.shield(future), seconds)
+            async with asyncio.timeout(seconds):
+                return await asyncio.shield(future)
         except TimeoutError:
             raise InferenceFailed(f"the model ran for more than {seconds:g} seconds") from None
         except self._errors as error:

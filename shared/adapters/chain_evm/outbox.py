@@ -143,7 +143,9 @@ class Outbox:
             return await asyncio.sleep(self._poll_seconds)
         self._has_work.clear()
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._has_work.wait(), WATCH_POLLS * self._poll_seconds if self._slots else None)
+            # Not `wait_for`: in Python 3.11 it swallows a cancellation that comes with the result, and this never ends.
+            async with asyncio.timeout(WATCH_POLLS * self._poll_seconds if self._slots else None):
+                await self._has_work.wait()
         return None
 
     async def _tell(self) -> None:

@@ -29,7 +29,8 @@ class FunctionCaller:
         if service is None:
             raise ServiceFailed(f"{url} is not there")
         try:
-            await asyncio.wait_for(asyncio.sleep(self.seconds), timeout_seconds)
+            async with asyncio.timeout(timeout_seconds):
+                await asyncio.sleep(self.seconds)
         except TimeoutError:
             raise ServiceFailed(f"{url} did not answer within {timeout_seconds:g} s") from None
         answer = service(body)
