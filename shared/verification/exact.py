@@ -25,17 +25,8 @@ MAX_BORDER_SHARE = 1e-5  # of the values, and one of a small output; measured: n
 MAX_BORDER_STEPS = 1  # float32 steps (units in the last place)
 
 
-class ExactHash:
+class ExactHash(TensorDistance):
     """See `Measuring`. The performer's half and the output's form are those of `tensor`; `compute.run` is exact."""
-
-    def __init__(self) -> None:
-        self._tensor = TensorDistance()
-
-    async def prove(self, work: Work, compute: Compute) -> Output:
-        return await self._tensor.prove(work, compute)
-
-    def fault(self, work: Work, output: Output) -> InvalidReason | None:
-        return self._tensor.fault(work, output)
 
     async def judge(self, work: Work, output: Output, compute: Compute) -> Judgement:
         return judgement_of(await self.measure(work, output, compute.run))

@@ -11,25 +11,12 @@ from shared.card_parts import Similarity
 from shared.documents import Output
 from shared.reasons import InvalidReason
 from shared.verification.cosine import cosine_distance
-from shared.verification.method import Compute, Forward, Judgement, Measurement, Work
+from shared.verification.method import Forward, Measurement, Work
 from shared.verification.tensor import TensorDistance, forward_outputs, output_of, published_of
-from shared.verification.zones import decide
 
 
-class CosineSimilarity:
+class CosineSimilarity(TensorDistance):
     """See `Measuring`. The performer's half and the form of the output are those of `tensor`."""
-
-    def __init__(self) -> None:
-        self._tensor = TensorDistance()
-
-    async def prove(self, work: Work, compute: Compute) -> Output:
-        return await self._tensor.prove(work, compute)
-
-    def fault(self, work: Work, output: Output) -> InvalidReason | None:
-        return self._tensor.fault(work, output)
-
-    async def judge(self, work: Work, output: Output, compute: Compute) -> Judgement:
-        return await decide(self, work, output, compute)
 
     async def measure(self, work: Work, output: Output, forward: Forward) -> Measurement:
         spec = _spec_of(work)
