@@ -261,6 +261,7 @@ class World(Cast):
         engine: InferenceEngine | None = None,
         library: ModelLibrary | None = None,
         self_test: SelfTest | None = None,
+        methods: Mapping[str, Method] = METHODS,
     ) -> Judge:
         person = self.people[index]
         return Judge(
@@ -269,6 +270,7 @@ class World(Cast):
             content=self.content.join(person.address),
             library=library or self.library_of(person, engine),
             self_test=self_test or self.self_test(index),
+            methods=methods,
         )
 
     def self_test(self, index: int = 0) -> SelfTest:
