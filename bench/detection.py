@@ -46,7 +46,7 @@ LONG: Final = Parameters(max_tokens=192, temperature=0.8, top_k=40)
 CHECKS_GOAL, ENGINES_GOAL = 30_000, 5
 # Seconds after which a part does no more than it has done; two parts run at once.
 TEXT_SECONDS, HONEST_SECONDS, EMULATED_SECONDS = 180.0, 120.0, 40.0
-LOW_SECONDS, ADVERSARY_SECONDS, TENSOR_SECONDS = 60.0, 60.0, 60.0
+LOW_SECONDS, ADVERSARY_SECONDS, TENSOR_SECONDS = 60.0, 100.0, 60.0
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ DEFAULT: Final = Counts(
     tensors=64,
     steered=(("sampled, top-k 40", LONG, 250), ("greedy", Parameters(max_tokens=192), 16)),
     labels=256,
-    costed={64: 15, 512: 9},
+    costed={64: 15, 512: 9, 1024: 3},
     exact_texts=27,
     low={Profile.BF16: detection_sequential.Counts(honest=96, goal=100, cheats=4)},
 )
@@ -84,7 +84,7 @@ FULL: Final = Counts(
     tensors=512,
     steered=(("sampled, top-k 40", LONG, 1500), ("greedy", Parameters(max_tokens=192), 200)),
     labels=2048,
-    costed={64: 45, 512: 27},
+    costed={64: 45, 512: 27, 1024: 15},
     exact_texts=270,
     low={each: detection_sequential.Counts() for each in (Profile.BF16, Profile.FP16)},
     is_emulated_exactly=True,
@@ -198,9 +198,9 @@ def honest_of(subjects: Sequence[Subject], counts: Counts) -> Found:
     name = f"honest checks rejected, ≥ {ENGINES_GOAL} engines/instruction sets"
     rows = [
         Row(name, rejected, "checks", 0.0),
-        Row("the same: checks", checks, "checks", CHECKS_GOAL, at_least=True),
-        Row("the same: engines and instruction sets", engines, "", ENGINES_GOAL, at_least=True),
-        Row("the same: share rejected at most (exact 95 % bound)", upper_bound(rejected, checks), ""),
+        Row("honest checks: judged", checks, "checks", CHECKS_GOAL, at_least=True),
+        Row("honest checks: engines and instruction sets", engines, "", ENGINES_GOAL, at_least=True),
+        Row("honest checks: share rejected at most (exact 95 % bound)", upper_bound(rejected, checks), ""),
     ]
     sheets = [detection_honest.sheet_of(honest), detection_honest.engines_of(honest)]
     strips = [Strip(each.name, "honest, all configurations", each.scores, True) for each in honest]
@@ -208,9 +208,10 @@ def honest_of(subjects: Sequence[Subject], counts: Counts) -> Found:
 
 
 def adversary_of(subjects: Sequence[Subject], counts: Counts) -> Found:
-    seconds = counts.patience * ADVERSARY_SECONDS / len(counts.steered)
+    seconds = counts.patience * ADVERSARY_SECONDS
+    planned = sum(texts for _, _, texts in counts.steered)
     games = [
-        detection_adversary.steer_text(subject, texts, parameters, f"{subject.name}: {name}", seconds)
+        detection_adversary.steer_text(subject, texts, parameters, f"{subject.name}: {name}", seconds * texts / planned)
         for subject in _decoders(subjects)
         for name, parameters, texts in counts.steered
     ]

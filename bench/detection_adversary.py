@@ -29,7 +29,7 @@ from shared.verification.method import Compute, Forward, Work
 from shared.verification.tensor import forward_outputs, label_of
 from shared.verification.verify import verify
 
-GOAL = 1e-3
+GOAL, PLACES_GOAL = 1e-3, 20_000
 ATTESTER = Setting(2, "off")  # another configuration than the adversary's, which is the runtime's default
 
 
@@ -58,8 +58,8 @@ def rows_of(texts: Sequence[Steered]) -> list[Row]:
     places, changed = sum(each.places for each in texts), sum(each.changed for each in texts)
     return [
         Row("adaptive adversary, fp32: share of tokens it can change", changed / places, "", GOAL),
-        Row("the same, at most (exact 95 % bound)", upper_bound(changed, places), "", GOAL),
-        Row("the same: tokens it had to change", places, "tokens"),
+        Row("adaptive adversary, fp32: share at most (exact 95 % bound)", upper_bound(changed, places), "", GOAL),
+        Row("adaptive adversary, fp32: tokens played", places, "tokens", PLACES_GOAL, at_least=True),
     ]
 
 

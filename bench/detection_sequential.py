@@ -145,17 +145,23 @@ def rows_of(tried: Tried) -> list[Row]:
     name = tried.profile.value
     rows = [
         Row(f"{name}: honest 64-token texts convicted", tried.false_texts / RESAMPLED, "share", 1e-4),
-        Row("the same: share at most (exact 95 % bound)", upper_bound(tried.false_texts, RESAMPLED), "share", 1e-4),
+        Row(
+            f"{name}: honest texts, share convicted at most (exact 95 % bound)",
+            upper_bound(tried.false_texts, RESAMPLED),
+            "share",
+            1e-4,
+        ),
         Row(f"{name}: honest performers ever convicted, {LIFE} texts each", tried.false_lives, f"of {LIVES}", 0.0),
     ]
     for cheat in tried.cheats:
         if cheat.name == GOAL:
             caught = cheat.caught_at_once(tried.part.limit)
             found = sum(caught)
-            row = f"{name}: int8 weights caught within {TOKENS} tokens at FPR ≤ 1e-4"
+            row = f"{name}: int8 weights at FPR ≤ 1e-4 within {TOKENS} tokens"
             rows.append(Row(row, found / len(caught), "share", SHARE if name == "bf16" else None, at_least=True))
-            rows.append(Row("the same: share at least (exact 95 % bound)", lower_bound(found, len(caught)), "share"))
-            rows.append(Row("the same: texts", len(caught), ""))
+            bound = lower_bound(found, len(caught))
+            rows.append(Row(f"{name}: int8 weights, share caught at least (exact 95 % bound)", bound, "share"))
+            rows.append(Row(f"{name}: int8 weights, texts judged", len(caught), "texts"))
     return rows
 
 

@@ -292,11 +292,13 @@ def rows_of(tried: Sequence[Tried]) -> list[Row]:
     outputs, refused = _sum(direct, "outputs"), _sum(direct, "outputs") - _sum(direct, "accepted")
     nudged = [each for each in cheats if each.name == NUDGED]
     different, accepted = _sum(cheats, "different"), _sum(cheats, "accepted_different")
-    name = "fp32: weight/input cheats down to fp16 weights, 1 % pruning, one fine-tuning step (lr 1e-6)"
+    name = "fp32: weight/input cheats"
+    goal = f"{name} down to fp16 weights, 1 % pruning, one fine-tuning step (lr 1e-6), per 64-token output"
+    bound = 100 * upper_bound(accepted, different)
     rows = [
-        Row(f"{name}, per 64-token output: refused", 100 * refused / outputs, "%", 100.0, at_least=True),
-        Row("the same, at least (exact 95 % bound)", 100 * lower_bound(refused, outputs), "%"),
-        Row("the same: outputs", outputs, "outputs"),
+        Row(f"{goal}: refused", 100 * refused / outputs, "%", 100.0, at_least=True),
+        Row(f"{name}, refused at least (exact 95 % bound)", 100 * lower_bound(refused, outputs), "%"),
+        Row(f"{name}, judged", outputs, "outputs"),
     ]
     rows += [
         Row(
@@ -310,8 +312,8 @@ def rows_of(tried: Sequence[Tried]) -> list[Row]:
         Row(
             "fp32: outputs with different text accepted, over all cheats incl. prefill spoof", accepted, "outputs", 0.0
         ),
-        Row("the same, share at most (exact 95 % bound)", upper_bound(accepted, different), ""),
-        Row("the same: outputs with different text", different, "outputs"),
+        Row("fp32: outputs with different text, accepted at most (exact 95 % bound)", bound, "%"),
+        Row("fp32: outputs with different text, judged", different, "outputs"),
     ]
     return rows + _baseline_rows(tried[0], cheats)
 

@@ -74,10 +74,12 @@ def alternatives(sampler: Sampler, logits: Logits, position: int, margin: float)
     allowed = logits.astype(np.float64)
     allowed[sampler.banned] = -np.inf
     pick, kept = sampler.pick(logits, position), sampler.top_k if sampler.temperature else 0
+    perturbed = allowed + sampler.temperature * gumbel(sampler.task_id, position, len(allowed))
     if 0 < kept < len(allowed):
-        near = allowed >= np.partition(allowed, -kept)[-kept] - margin
+        excluded, boundary = np.partition(allowed, (-kept - 1, -kept))[-kept - 1 : len(allowed) - kept + 1]
+        beaten = perturbed[allowed >= excluded + margin].max(initial=-np.inf)
+        near = (allowed >= boundary - margin) & (perturbed >= beaten - margin)
     else:
-        perturbed = allowed + sampler.temperature * gumbel(sampler.task_id, position, len(allowed))
         near = perturbed >= perturbed[pick] - margin
     near[pick] = False
     misses = {int(token): sampler.miss(logits, position, int(token), margin) for token in np.flatnonzero(near)}

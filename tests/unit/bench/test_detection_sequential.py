@@ -51,9 +51,11 @@ def test_tokens_until_it_is_caught(growth: Growth | None, texts: float) -> None:
 def test_rows_say_what_was_counted() -> None:
     tried = Tried(Profile.BF16, SEQUENCE, 0, 0, [cheated(*[ENOUGH] * 199, SOME)])
     rows = {row.quantity: row for row in rows_of(tried)}
-    goal = rows["bf16: int8 weights caught within 64 tokens at FPR ≤ 1e-4"]
+    goal = rows["bf16: int8 weights at FPR ≤ 1e-4 within 64 tokens"]
     assert (goal.value, goal.goal, goal.met) == (0.995, SHARE, True)
-    assert rows["the same: share at most (exact 95 % bound)"].value == upper_bound(0, RESAMPLED) < 1e-4
+    assert (
+        rows["bf16: honest texts, share convicted at most (exact 95 % bound)"].value == upper_bound(0, RESAMPLED) < 1e-4
+    )
     assert [line[0] for line in sheet_of(tried).lines] == ["int8 weights"]
 
 
