@@ -46,7 +46,7 @@ LONG: Final = Parameters(max_tokens=192, temperature=0.8, top_k=40)
 CHECKS_GOAL, ENGINES_GOAL = 30_000, 5
 # Seconds after which a part does no more than it has done; two parts run at once.
 TEXT_SECONDS, HONEST_SECONDS, EMULATED_SECONDS = 180.0, 120.0, 40.0
-LOW_SECONDS, ADVERSARY_SECONDS, TENSOR_SECONDS = 60.0, 100.0, 60.0
+LOW_SECONDS, ADVERSARY_SECONDS, TENSOR_SECONDS = 120.0, 100.0, 60.0
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,10 @@ DEFAULT: Final = Counts(
     labels=256,
     costed={64: 15, 512: 9, 1024: 3},
     exact_texts=27,
-    low={Profile.BF16: detection_sequential.Counts(honest=96, goal=100, cheats=4)},
+    low={
+        Profile.BF16: detection_sequential.Counts(honest=96, goal=300, cheats=8),
+        Profile.FP16: detection_sequential.Counts(honest=96, goal=100, cheats=8),
+    },
 )
 FULL: Final = Counts(
     honest_tensors=512,

@@ -58,6 +58,8 @@ TRIED: Final = (
     "stale, 98 % trained",
     "layer skipped",
     "smaller model",
+    "one prompt token dropped",
+    "one prompt token edited",
     "prefill spoof: int8 weights",
     "prefill spoof: fp8 weights",
     "prefill spoof: int4 weights",
