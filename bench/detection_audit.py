@@ -118,7 +118,8 @@ def network(matrices: list[Floats]) -> bytes:
 def int8(matrix: Floats) -> Floats:
     """A scale a column."""
     scale = np.abs(matrix).max(axis=0) / 127
-    return (np.round(matrix / scale) * scale).astype(np.float32)
+    rounded: Floats = (np.round(matrix / scale) * scale).astype(np.float32)
+    return rounded
 
 
 def fp16(matrix: Floats) -> Floats:

@@ -21,6 +21,7 @@ from poi.calibration.subject import giving, past_of
 from shared.adapters.onnx_precision import convert
 from shared.adapters.onnx_runner import Runner
 from shared.documents import Output, Parameters, TextOutput, data_of
+from shared.errors import InferenceFailed
 from shared.interfaces import Tensors
 from shared.types import Verdict
 from shared.verification.decoder import spec_of
@@ -43,6 +44,7 @@ class Honest:
     scores: list[float] = field(default_factory=list)
     rejected: list[str] = field(default_factory=list)  # performer, attester, reason
     refereed: int = 0
+    skipped: dict[str, str] = field(default_factory=dict)  # configurations that could not run, and why
     rewritten: int = 0  # texts that a performer writes otherwise than the first one, and so has none to claim
 
     @property
@@ -82,7 +84,12 @@ def _try_round(
     reference, runner = Runner(convert(subject.model, "fp64")), Runner(subject.model)
     texts = [asyncio.run(subject.method.prove(work, Compute(runner.forward, runner.forward))) for work in works]
     feeds = [feed_of(work, text) for work, text in zip(works, texts, strict=True)]
-    ran = [_run(configuration, honest, works, texts, feeds) for configuration in configurations]
+    ran = []
+    for configuration in configurations:
+        try:
+            ran.append(_run(configuration, honest, works, texts, feeds))
+        except InferenceFailed as error:  # an emulated processor that takes too long, or has too few instructions
+            honest.skipped[configuration.name] = str(error)
     honest.outputs += sum(output is not None for each in ran for output in each.published)
     honest.rewritten += sum(output is None for each in ran for output in each.published)
     referee = [_lazy(reference, feed) for feed in feeds]
@@ -127,6 +134,7 @@ def engines_of(honest: Sequence[Honest]) -> Sheet:
         for engine, names in each.engines.items():
             engines.setdefault(engine, {}).update(dict.fromkeys(sorted(names)))
     lines = [(engine, name.removeprefix("onnxruntime, ")) for engine, names in engines.items() for name in names]
+    lines += [("skipped", f"{name}: {why}") for each in honest for name, why in each.skipped.items()]
     return Sheet("Engines and instruction sets, and their configurations", ("engine", "configuration"), lines)
 
 

@@ -229,7 +229,7 @@ async def _try_cheats(
     stage: Stage, card: ModelCard, documents: Sequence[InputDocument], counts: Counts, seconds: float
 ) -> list[Cheated]:
     started = time.monotonic()
-    tried = []
+    tried: list[Cheated] = []
     for name in (*TRIED, OTHER_KERNELS):
         if tried and time.monotonic() - started > seconds:
             break

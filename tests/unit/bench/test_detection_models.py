@@ -13,11 +13,12 @@ from bench import detection_engines
 from bench.detection_adversary import steer_labels
 from bench.detection_cost import evidence_bytes
 from bench.detection_engines import configurations_of, instruction_set
-from bench.detection_honest import honest_matrix
+from bench.detection_honest import Honest, emulated_matrix, engines_of, honest_matrix
 from bench.detection_subjects import Subject, read_subjects
 from bench.detection_tensors import HONEST, try_tensors
 from shared.card_parts import Tolerance
 from shared.documents import TextOutput
+from shared.errors import InferenceFailed
 
 MODELS = Path(__file__).parents[3] / "models"
 
@@ -84,3 +85,17 @@ def test_another_label_is_claimed_only_where_the_tolerance_reaches(wine):
 def test_evidence_is_64_bytes_a_token():
     output = TextOutput(encoding="bytes", prompt=(256, 65), tokens=(66,) * 10, stop="length", tops=bytes(480))
     assert evidence_bytes(output) == 640
+
+
+def test_a_configuration_that_cannot_run_is_told_and_not_counted(wine, monkeypatch):
+    def fail(feeds):
+        raise InferenceFailed("took too long")
+
+    broken = detection_engines.Configuration("emulated, slow", "an emulator", fail)
+    monkeypatch.setattr(detection_engines, "emulated_configurations", lambda model: [broken])
+    honest = Honest("wine")
+    emulated_matrix(wine, honest)
+    assert honest.skipped == {"emulated, slow": "took too long"}
+    assert "an emulator" not in honest.engines
+    assert honest.checks > 0
+    assert ("skipped", "emulated, slow: took too long") in engines_of([honest]).lines
