@@ -51,7 +51,7 @@ class Cost:
     texts: int
     generation: float
     attester: float
-    share: float  # of each text's own generation
+    share: float  # the attester's of the generation
     evidence: float  # bytes a token
     stages: dict[str, float]
 
@@ -155,7 +155,7 @@ async def _measure(subject: Subject, tokens: int, texts: int) -> Cost:
         len(generations),
         median(generations),
         median(attesters),
-        median(a / g for a, g in zip(attesters, generations, strict=True)),
+        median(attesters) / median(generations),
         max(evidence),
         {name: median(each[name] for each in stages) for name in stages[0]},
     )

@@ -36,7 +36,7 @@ class Sampler:
         if self.temperature == 0:
             return int(allowed.argmax())
         perturbed = allowed + self.temperature * gumbel(self.task_id, position, len(allowed))
-        return int(np.where(allowed >= self._boundary(allowed), perturbed, -math.inf).argmax())
+        return int(np.where(allowed >= self._cut(allowed)[0], perturbed, -math.inf).argmax())
 
     def miss(self, logits: Logits, position: int, token: int, margin: float) -> float:
         """See `misses`; logits (vocab,)."""
@@ -58,7 +58,7 @@ class Sampler:
             behind: Float64 = allowed.max(-1) - own
             return behind
         perturbed = allowed + self.temperature * gumbel_rows(self.task_id, start, *allowed.shape)
-        boundary, excluded = self._boundary(allowed), self._highest(allowed, self.top_k + 1)
+        boundary, excluded = self._cut(allowed)
         is_certain = allowed >= excluded[:, np.newaxis] + margin
         best = np.where(is_certain, perturbed, -math.inf).max(-1)
         is_banned = claimed == self.banned
@@ -72,17 +72,14 @@ class Sampler:
         allowed[..., self.banned] = -math.inf
         return allowed
 
-    def _boundary(self, logits: Float64) -> Float64:
-        """The lowest logit that is kept, of each row."""
-        return self._highest(logits, self.top_k)
-
-    def _highest(self, logits: Float64, rank: int) -> Float64:
-        """The logit of this rank (1 for the highest) in each row, where equals have ranks of their own; -inf where none
-        is cut."""
-        if self.top_k == 0 or rank > logits.shape[-1]:
-            return np.full(logits.shape[:-1], -math.inf)
-        highest: Float64 = np.partition(logits, -rank)[..., -rank]
-        return highest
+    def _cut(self, logits: Float64) -> tuple[Float64, Float64]:
+        """The lowest logit of each row that is kept, and the highest that is not, where equals have ranks of their own;
+        -inf both where none is cut."""
+        if not 0 < self.top_k < logits.shape[-1]:
+            none = np.full(logits.shape[:-1], -math.inf)
+            return none, none
+        highest = np.partition(logits, -self.top_k - 1)[..., -self.top_k - 1 :]
+        return highest[..., 1:].min(-1), highest[..., 0]
 
 
 def gumbel(task_id: Digest, position: int, count: int) -> Float64:
@@ -102,9 +99,10 @@ def gumbel_rows(task_id: Digest, start: int, rows: int, count: int) -> Float64:
     words = np.empty((rows, count), np.uint64)
     philox = np.random.Philox(0)  # one for all rows: making it takes four times as long as giving it another key
     fresh: Any = philox.state
-    for row in range(rows):
-        digest = hashlib.sha256(task_id + (start + row).to_bytes(8, "big")).digest()
-        fresh["state"]["key"] = np.frombuffer(digest[:16], ">u8")[::-1].astype(np.uint64)
+    digests = [hashlib.sha256(task_id + (start + row).to_bytes(8, "big")).digest() for row in range(rows)]
+    keys = np.frombuffer(b"".join(digest[:16] for digest in digests), ">u8").reshape(rows, 2)
+    for row, key in enumerate(keys[:, ::-1].astype(np.uint64)):
+        fresh["state"]["key"] = key
         philox.state = fresh
         words[row] = philox.random_raw(count)
     uniform = ((words >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
