@@ -1,6 +1,6 @@
 """Batch audit of a wide network at 256 rows: what it costs beside recomputing, and which cheats it finds.
 
-For `bench detection`, which makes the rows; by itself it prints what it measured.
+For `bench detection`, which makes the rows.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 from onnx import TensorProto, helper, numpy_helper
@@ -293,13 +292,3 @@ def _card(model: bytes, audit: Audit, y: Any) -> ModelCard:
     )
     check_card(card)
     return card
-
-
-def main() -> None:
-    figures = measure_audit_cost()
-    shown = msgspec.to_builtins(figures) | {"cost_share": figures.cost_share, "found_share": figures.found_share}
-    print(msgspec.json.format(msgspec.json.encode(shown), indent=2).decode())
-
-
-if __name__ == "__main__":
-    main()
