@@ -6,7 +6,7 @@ import argparse
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -19,13 +19,14 @@ WIDTH = 200  # characters, where the output is no terminal
 @dataclass(frozen=True)
 class Row:
     """One measured quantity. `goal` is an upper bound in the same unit, a lower one where `at_least`; None for a
-    baseline or a mere fact."""
+    baseline or a mere fact. `hindrance` says what stands in the way when the goal is missed."""
 
     quantity: str
     value: float
     unit: str
     goal: float | None = None
     at_least: bool = False
+    hindrance: str = ""
 
     @property
     def met(self) -> bool | None:
@@ -64,6 +65,8 @@ def report(title: str, rows: Sequence[Row], json_path: Path | None, sheets: Sequ
         for line in sheet.lines:
             table.add_row(*map(shown, line))
         console.print(table)
+    for line in _shortfalls(rows):
+        console.print(line, highlight=False)
     if json_path is not None:
         json_path.write_text(json.dumps(_document(rows, sheets), indent=2, ensure_ascii=False) + "\n")
 
@@ -79,6 +82,7 @@ def markdown(title: str, rows: Sequence[Row], sheets: Sequence[Sheet] = ()) -> s
         ]
         cells = [[cell.replace("|", "\\|") for cell in line] for line in lines]
         parts.append("\n".join([f"## {sheet.title}\n", *(f"| {' | '.join(line)} |" for line in cells)]))
+    parts[1:1] = [f"- {line}" for line in _shortfalls(rows)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -110,8 +114,23 @@ def _sheet_of(title: str, rows: Sequence[Row]) -> Sheet:
     return Sheet(title, ("quantity", "value", "unit", "goal", "met"), lines)
 
 
+def _shortfalls(rows: Sequence[Row]) -> list[str]:
+    return [
+        f"Falls short: {row.quantity}: {shown(float(row.value))} {row.unit} ({row.bound}). {row.hindrance}".rstrip()
+        for row in rows
+        if row.met is False
+    ]
+
+
 def _document(rows: Sequence[Row], sheets: Sequence[Sheet]) -> dict[str, object]:
-    document: dict[str, object] = {"rows": [asdict(row) | {"met": row.met} for row in rows]}
+    document: dict[str, object] = {
+        "rows": [
+            {"quantity": row.quantity, "value": row.value, "unit": row.unit, "goal": row.goal, "met": row.met}
+            for row in rows
+        ],
+    }
+    if any(row.met is False for row in rows):
+        document["shortfalls"] = _shortfalls(rows)
     if sheets:
         document["details"] = {
             sheet.title: [dict(zip(sheet.header, map(_recorded, line), strict=True)) for line in sheet.lines]

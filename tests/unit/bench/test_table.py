@@ -48,7 +48,7 @@ def test_the_record_has_rows_and_what_lies_behind_them(tmp_path, capsys):
     sheet = Sheet("Cheats", ("cheat", "score"), [("int8", 5.0), ("random", None)])
     report("bench", [Row("refused", 100.0, "%", 100.0, at_least=True)], file, [sheet])
     assert json.loads(file.read_text()) == {
-        "rows": [{"quantity": "refused", "value": 100.0, "unit": "%", "goal": 100.0, "at_least": True, "met": True}],
+        "rows": [{"quantity": "refused", "value": 100.0, "unit": "%", "goal": 100.0, "met": True}],
         "details": {"Cheats": [{"cheat": "int8", "score": 5.0}, {"cheat": "random", "score": None}]},
     }
     assert "int8" in capsys.readouterr().out
@@ -59,5 +59,23 @@ def test_markdown_has_one_table_a_sheet():
     assert text == (
         "## Bench\n\n| quantity | value | unit | goal | met |\n| --- | ---: | ---: | ---: | ---: |\n"
         "| refused | 5 | % | ≤ 3 | no |\n\n"
+        "- Falls short: refused: 5 % (≤ 3).\n\n"
         "## Cheats\n\n| cheat | score |\n| --- | ---: |\n| a\\|b | 5 |\n"
     )
+
+
+def test_what_falls_short_is_said_with_what_stands_in_the_way(tmp_path, capsys):
+    rows = [
+        Row("slow", 3.5, "×", 3.0, hindrance="Exponentials take most of it."),
+        Row("quick", 1.0, "×", 3.0, hindrance="Nothing is said of what is met."),
+        Row("a fact", 9.0, "×"),
+    ]
+    said = "Falls short: slow: 3.5 × (≤ 3). Exponentials take most of it."
+    report("bench", rows, tmp_path / "rows.json")
+    assert said in capsys.readouterr().out
+    document = json.loads((tmp_path / "rows.json").read_text())
+    assert document["shortfalls"] == [said]
+    assert set(document["rows"][0]) == {"quantity", "value", "unit", "goal", "met"}
+    page = markdown("Bench", rows)
+    assert f"\n- {said}\n" in page
+    assert "Nothing is said" not in page
