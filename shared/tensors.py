@@ -73,7 +73,7 @@ def check_encodable(array: Array) -> None:
     name = array.dtype.name
     if name not in DTYPES:
         raise CodecError(f"tensor: dtype {name} is not one of {', '.join(DTYPES)}")
-    if array.ndim > MAX_TENSOR_RANK or array.size > MAX_TENSOR_ELEMENTS:
+    if array.ndim > MAX_TENSOR_RANK or _extent(array.shape) > MAX_TENSOR_ELEMENTS:
         raise CodecError(f"tensor: shape {list(array.shape)} is over the limits")
     check_finite(array)
 
@@ -84,9 +84,9 @@ def decode_tensor(tensor: Tensor) -> Array:
     The shape is measured before anything is allocated: a declared terabyte costs nothing.
     """
     dtype = DTYPES[tensor.dtype]
+    if _extent(tensor.shape) > MAX_TENSOR_ELEMENTS:
+        raise CodecError(f"tensor: shape {list(tensor.shape)}, at most {MAX_TENSOR_ELEMENTS} elements are allowed")
     elements = math.prod(tensor.shape)
-    if elements > MAX_TENSOR_ELEMENTS:
-        raise CodecError(f"tensor: {elements} elements, at most {MAX_TENSOR_ELEMENTS} are allowed")
     if len(tensor.data) != elements * dtype.itemsize:
         raise CodecError(f"tensor: {len(tensor.data)} bytes for shape {list(tensor.shape)} of {tensor.dtype}")
     if tensor.dtype == "bool" and tensor.data.strip(b"\x00\x01"):
@@ -117,6 +117,11 @@ def shown(text: str) -> str:
     """A stranger's text, cut and escaped for an error."""
     escaped = ascii(text)[1:-1]
     return escaped if len(escaped) <= _SHOWN_CHARACTERS else escaped[: _SHOWN_CHARACTERS - 3] + "..."
+
+
+def _extent(shape: tuple[int, ...]) -> int:
+    """Elements, where a dimension of 0 counts as 1: a 0 must not hide others whose product no array can have."""
+    return math.prod(max(1, size) for size in shape)
 
 
 def check_finite(array: Array) -> None:

@@ -20,7 +20,7 @@ from shared.documents import (
 )
 from shared.messages import TaskMessage
 from shared.reasons import InvalidReason
-from shared.tensors import encode_tensor
+from shared.tensors import Tensor, encode_tensor
 from shared.types import Digest, Verdict
 from shared.verification.method import Judgement
 from tests.chain_support import PERFORMER, Person, sha
@@ -94,8 +94,13 @@ GARBAGE = {
     "an input": DOCUMENT,
     "the card": CARD_BYTES,
 }
+NO_ARRAY = Tensor("float32", (0, *(1 << 22,) * 3), b"")  # empty, and of a shape that numpy refuses
 LIES: dict[str, tuple[Task, InvalidReason]] = {
     **{name: (performing(proof=data), InvalidReason.PROOF_MALFORMED) for name, data in GARBAGE.items()},
+    "a shape of no array": (
+        performing(bound={"output": ClassifyOutput(scores=NO_ARRAY, label=0)}),
+        InvalidReason.PROOF_MALFORMED,
+    ),
     "too large": (performing(proof=b" " * (MAX_PROOF_BYTES + 1)), InvalidReason.PROOF_TOO_LARGE),
     "another task": (performing(bound={"task_id": Digest(bytes(32))}), InvalidReason.TASK_DIFFERS),
     "another card": (performing(bound={"card_cid": OTHER_CARD}), InvalidReason.CARD_DIFFERS),

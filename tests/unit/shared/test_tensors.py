@@ -84,6 +84,12 @@ def test_a_declared_shape_must_be_the_datas(shape: tuple[int, ...], size: int) -
         decode_tensor(Tensor("float32", shape, bytes(size)))
 
 
+@pytest.mark.parametrize("shape", [(0, *(1 << 22,) * 3), (*(1 << 22,) * 7, 0), (0, 1 << 22, 2)])
+def test_a_dimension_of_0_hides_none_that_no_array_can_have(shape: tuple[int, ...]) -> None:
+    with pytest.raises(CodecError, match="at most"):
+        decode_tensor(Tensor("float32", shape, b""))
+
+
 def test_no_elements_and_one_element() -> None:
     assert decode_tensor(Tensor("float32", (3, 0), b"")).shape == (3, 0)
     assert decode_tensor(Tensor("int64", (), bytes(8))).shape == ()
