@@ -14,6 +14,7 @@ from urllib.parse import quote
 import msgspec
 from jsonpointer import JsonPointer, JsonPointerException
 
+from shared.canonical import encode_canonical
 from shared.card_parts import Feed
 from shared.documents import JsonOutput, Output
 from shared.errors import InferenceFailed, ServiceFailed
@@ -53,10 +54,9 @@ class Oracle:
         if abs(self._clock.now() - output.made_at) > feed_of(work).max_age_seconds:
             return abstain(AbstainReason.UNDECIDED)
         try:
-            fetched = await self._fetch(work)
-        except ServiceFailed:
+            measured = measure(feed_of(work), msgspec.json.decode(output.body), await self._fetch(work))
+        except ServiceFailed:  # also where the source has more than a proof may hold
             return abstain(AbstainReason.SOURCE_UNAVAILABLE)
-        measured = measure(feed_of(work), msgspec.json.decode(output.body), fetched)
         if VALID_UP_TO < measured.score <= INVALID_ABOVE:
             return abstain(AbstainReason.UNDECIDED, measured.score)
         return judgement_of(measured)
@@ -72,7 +72,9 @@ class Oracle:
 
 
 def measure(feed: Feed, published: Mapping[str, object], fetched: Mapping[str, object]) -> Measurement:
-    """The largest difference of a number over what the card tolerates; infinite where anything else differs."""
+    """The largest difference of a number over what the card tolerates; infinite where anything else differs.
+
+    Raises `ServiceFailed` where more was fetched than a proof may hold."""
     scores = {pointer: _distance(feed, published[pointer], value) for pointer, value in fetched.items()}
     return Measurement(
         score=max(scores.values()),
@@ -84,8 +86,8 @@ def measure(feed: Feed, published: Mapping[str, object], fetched: Mapping[str, o
 
 def _distance(feed: Feed, published: object, fetched: object) -> float:
     if not _is_number(published) or not _is_number(fetched):
-        # JSON keeps true apart from 1, and Python does not.
-        return 0.0 if type(published) is type(fetched) and published == fetched else math.inf
+        # As JSON, which keeps true apart from 1, within lists and objects too; Python does not.
+        return 0.0 if encode_canonical(published) == encode_canonical(fetched) else math.inf
     one, other = float(published), float(fetched)  # type: ignore[arg-type]  # numbers, as just seen
     tolerance = feed.absolute + feed.relative * abs(other)
     difference = abs(one - other)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from shared.adapters.memory.services import FunctionCaller
 from shared.canonical import encode_canonical
 from shared.card_parts import Feed
+from shared.constants import MAX_JSON_OUTPUT_CHARACTERS
 from shared.documents import InputDocument, JsonOutput, Parameters, data_of, decode_parameters
 from shared.errors import InferenceFailed, InputMismatch
 from shared.reasons import AbstainReason, InvalidReason
@@ -103,6 +104,18 @@ async def test_the_zones_of_a_number(price: Any, verdict: Verdict, reason: Any) 
 async def test_a_value_that_is_no_number_must_be_the_same() -> None:
     judgement = await judged(oracle(quoting(2000)), claim(2000, is_open=1))
     assert (judgement.verdict, judgement.score) == (Verdict.INVALID, math.inf)
+
+
+@pytest.mark.parametrize("lie", [{"now": 1, "days": [0, 1]}, {"now": True, "days": [False, 1]}])
+async def test_true_is_not_1_within_objects_and_lists_either(lie: Any) -> None:
+    source = oracle(quoting(2000, {"now": True, "days": [0, 1]}))
+    assert (await judged(source, claim(2000, {"now": True, "days": [0, 1]}))).verdict is Verdict.VALID
+    assert (await judged(source, claim(2000, lie))).reason is InvalidReason.VALUE_DIFFERS
+
+
+async def test_a_source_that_says_more_than_a_proof_may_hold_is_no_vote() -> None:
+    judgement = await judged(oracle(quoting(2000, "x" * MAX_JSON_OUTPUT_CHARACTERS)), claim(2000))
+    assert (judgement.verdict, judgement.reason) == (Verdict.ABSTAIN, AbstainReason.SOURCE_UNAVAILABLE)
 
 
 @pytest.mark.parametrize("made_at", [0, 939, 1061, 1 << 50])
