@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 
-from shared.canonical import check_nesting, decode_canonical, decode_json, encode_canonical
+from shared.canonical import check_depth, decode_canonical, decode_json, encode_canonical
 from shared.constants import (
     MAX_CID_CHARACTERS,
     MAX_INPUT_BYTES,
@@ -270,7 +270,7 @@ def decode_proof(data: bytes) -> ProofObject:
             _decode_tensors(form.output.layers)
         case JsonOutput():
             body = form.output.body.encode(errors="surrogatepass")
-            check_nesting(body)
+            check_depth(body)
             decode_canonical(body, object, "body", max_bytes=MAX_PROOF_BYTES)
     return ProofObject(
         task_id=_digest(form.task_id),

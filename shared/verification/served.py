@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from shared.canonical import check_nesting, decode_json, encode_canonical
+from shared.canonical import check_depth, decode_json, encode_canonical
 from shared.constants import MAX_JSON_OUTPUT_CHARACTERS
 from shared.documents import JsonOutput, Output
 from shared.errors import CodecError, ServiceFailed
@@ -16,7 +16,7 @@ MAX_ANSWER_BYTES = 256 * 1024
 def read_answer(answer: bytes, who: str) -> object:
     """Raises `ServiceFailed` for what is no JSON of reasonable size and depth."""
     try:
-        check_nesting(answer)
+        check_depth(answer)
         return decode_json(answer, object, who, max_bytes=MAX_ANSWER_BYTES)
     except CodecError as error:
         raise ServiceFailed(f"{who} did not answer with JSON: {error}") from None
@@ -35,7 +35,7 @@ def json_fault(output: Output) -> InvalidReason | None:
     if not isinstance(output, JsonOutput):
         return InvalidReason.OUTPUT_MALFORMED
     try:
-        check_nesting(output.body.encode())
+        check_depth(output.body.encode())
         is_canonical = encode_canonical(msgspec.json.decode(output.body)).decode() == output.body
     except (CodecError, msgspec.DecodeError, UnicodeError):
         return InvalidReason.OUTPUT_MALFORMED

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.canonical import MAX_BRACKETS, MAX_QUOTES, check_nesting
+from shared.canonical import MAX_BRACKETS, MAX_DEPTH, MAX_QUOTES, check_depth, check_nesting
 from shared.errors import CodecError
 from tests.strategies import json_values
 
@@ -105,3 +105,15 @@ def test_it_takes_no_longer_than_reading(start: bytes, part: bytes) -> None:
     began = time.process_time()
     refused(data)
     assert time.process_time() - began < 1.0  # some 20 ms; minutes and days where a pattern tries again at each quote
+
+
+@pytest.mark.parametrize("opening", [b"[", b'{"a":', b'{"]":', b"[[],"])
+def test_depth_is_bounded_whatever_the_stack_is(opening: bytes) -> None:
+    closing = b"}" if opening.startswith(b"{") else b"]"
+    check_depth(opening * (MAX_DEPTH - 1) + b"[" + b"]" + closing * (MAX_DEPTH - 1))
+    with pytest.raises(CodecError, match="deep"):
+        check_depth(opening * MAX_DEPTH + b"[" + b"]" + closing * MAX_DEPTH)
+
+
+def test_what_is_wide_is_not_deep() -> None:
+    check_depth(b"[" + b"[]," * (MAX_BRACKETS - 1) + b"7]")
