@@ -13,8 +13,8 @@ from shared.errors import CodecError
 MAX_VALUES = 16_384
 
 MAX_BRACKETS = 4096  # half a kilobyte of stack each at worst: 2 of a thread's 8 MiB
-# The same for everybody: how deep a decoder goes depends on the stack that it starts on, and attesters must not disagree
-# on what can be read. Answers of services are a few levels deep.
+# The same for everybody: how deep a decoder goes depends on the stack that it starts on, and attesters must not
+# disagree on what can be read. Answers of services are a few levels deep.
 MAX_DEPTH = 128
 MAX_QUOTES = 4 * MAX_VALUES  # of strings, not within them; members of objects have two
 
