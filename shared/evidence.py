@@ -30,7 +30,7 @@ NO_EVIDENCE: Final = Digest(bytes(32))  # the commitment of a vote whose evidenc
 
 Hex32 = Annotated[str, Meta(pattern="^0x[0-9a-f]{64}$", max_length=66)]
 Hex20 = Annotated[str, Meta(pattern="^0x[0-9a-f]{40}$", max_length=42)]
-Statistic = Annotated[str, Meta(max_length=512)]  # words around a tensor's name
+Statistic = Annotated[str, Meta(max_length=1280)]  # words around a tensor's name, or a feed's pointer (1024)
 Number = float | None  # None: beyond every number, as the distance of outputs of different shape is
 
 

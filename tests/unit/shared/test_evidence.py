@@ -70,6 +70,12 @@ def test_it_comes_back_as_it_was_written(kind: str, score: float | None) -> None
     assert decode_evidence(encode_evidence(written)) == written
 
 
+def test_the_longest_pointer_of_a_feed_and_name_of_a_layer_fit_into_statistics() -> None:
+    names = (f"distance of /{'a' * 1023}", f"first layer that differs: {'l' * 256}, row {1 << 22}")
+    written = evidence(statistics=dict.fromkeys(names, 2.0))
+    assert decode_evidence(encode_evidence(written)) == written
+
+
 BAD = {
     "not canonical": encode_evidence(evidence()).replace(b'"version":1', b'"version": 1'),
     "another version": encode_evidence(evidence()).replace(b'"version":1', b'"version":2'),
