@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from urllib.parse import quote
 
 import msgspec
-from jsonpointer import JsonPointer, JsonPointerException
+from jsonpointer import EndOfList, JsonPointer, JsonPointerException
 
 from shared.canonical import encode_canonical
 from shared.card_parts import Feed
@@ -103,7 +103,10 @@ def _is_number(value: object) -> bool:
 
 def _select(answer: object, pointer: str) -> object:
     try:
-        return JsonPointer(pointer).resolve(answer)
+        found = JsonPointer(pointer).resolve(answer)
+        if isinstance(found, EndOfList):  # what /- is of a list: the place behind it, which holds nothing
+            raise JsonPointerException("the place behind the last of a list")
+        return found
     except (JsonPointerException, TypeError, ValueError) as error:
         raise ServiceFailed(f"the source's answer has nothing at {pointer}: {error}") from None
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -145,3 +147,9 @@ def test_the_distance_is_the_difference_in_tolerances(one: float, other: float) 
     fetched = {"/price": other, "/market/open": True}
     score = measure(FEED, {"/price": one, "/market/open": True}, fetched).score
     assert score == pytest.approx(abs(float(one) - float(other)) / (0.5 + 0.001 * abs(float(other))))
+
+
+async def test_the_place_behind_a_list_is_nothing() -> None:
+    card = make_json_card(method="oracle", feed=msgspec.structs.replace(FEED, select=("/noise/-",)))
+    with pytest.raises(InferenceFailed, match="nothing at /noise/-"):
+        await oracle(quoting(1)).prove(replace(WORK, card=card), COMPUTE)
