@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from urllib.parse import quote
 
 import msgspec
-from jsonpointer import JsonPointer, JsonPointerException
+from jsonpointer import EndOfList, JsonPointer, JsonPointerException
 
 from shared.card_parts import Feed
 from shared.documents import JsonOutput, Output
@@ -54,9 +54,9 @@ class Oracle:
             return abstain(AbstainReason.UNDECIDED)
         try:
             fetched = await self._fetch(work)
-        except ServiceFailed:
+            measured = measure(feed_of(work), msgspec.json.decode(output.body), fetched)
+        except ServiceFailed:  # or it answered more than a proof may hold
             return abstain(AbstainReason.SOURCE_UNAVAILABLE)
-        measured = measure(feed_of(work), msgspec.json.decode(output.body), fetched)
         if VALID_UP_TO < measured.score <= INVALID_ABOVE:
             return abstain(AbstainReason.UNDECIDED, measured.score)
         return judgement_of(measured)
@@ -72,7 +72,8 @@ class Oracle:
 
 
 def measure(feed: Feed, published: Mapping[str, object], fetched: Mapping[str, object]) -> Measurement:
-    """The largest difference of a number over what the card tolerates; infinite where anything else differs."""
+    """The largest difference of a number over what the card tolerates; infinite where anything else differs. Raises
+    `ServiceFailed` when more was fetched than a proof may hold."""
     scores = {pointer: _distance(feed, published[pointer], value) for pointer, value in fetched.items()}
     return Measurement(
         score=max(scores.values()),
@@ -101,9 +102,12 @@ def _is_number(value: object) -> bool:
 
 def _select(answer: object, pointer: str) -> object:
     try:
-        return JsonPointer(pointer).resolve(answer)
+        found = JsonPointer(pointer).resolve(answer)
     except (JsonPointerException, TypeError, ValueError) as error:
         raise ServiceFailed(f"the source's answer has nothing at {pointer}: {error}") from None
+    if isinstance(found, EndOfList):  # `-` in a pointer: what is behind an array's last value
+        raise ServiceFailed(f"the source's answer has nothing at {pointer}")
+    return found
 
 
 def feed_of(work: Work) -> Feed:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 from shared.adapters.memory.services import FunctionCaller
 from shared.canonical import encode_canonical
 from shared.card_parts import Feed
+from shared.constants import MAX_JSON_OUTPUT_CHARACTERS
 from shared.documents import InputDocument, JsonOutput, Parameters, data_of, decode_parameters
 from shared.errors import InferenceFailed, InputMismatch
 from shared.reasons import AbstainReason, InvalidReason
@@ -132,3 +135,15 @@ def test_the_distance_is_the_difference_in_tolerances(one: float, other: float) 
     fetched = {"/price": other, "/market/open": True}
     score = measure(FEED, {"/price": one, "/market/open": True}, fetched).score
     assert score == pytest.approx(abs(float(one) - float(other)) / (0.5 + 0.001 * abs(float(other))))
+
+
+async def test_what_is_behind_an_arrays_end_is_nothing() -> None:
+    feed = msgspec.structs.replace(FEED, select=("/noise/-",))
+    work = dataclasses.replace(WORK, card=make_json_card(method="oracle", feed=feed))
+    with pytest.raises(InferenceFailed, match="nothing at"):
+        await oracle(quoting(1.0)).prove(work, COMPUTE)
+
+
+async def test_a_source_that_says_too_much_by_now_is_no_vote() -> None:
+    judgement = await judged(oracle(quoting(1.0, "x" * MAX_JSON_OUTPUT_CHARACTERS)), claim(1.0, "x"))
+    assert (judgement.verdict, judgement.reason) == (Verdict.ABSTAIN, AbstainReason.SOURCE_UNAVAILABLE)
