@@ -17,6 +17,7 @@ from shared.constants import (
     ABSTAIN_RETRY_MAX_SECONDS,
     FETCH_TIMEOUT_SECONDS,
     MAX_GOLDEN_BYTES,
+    SELF_TEST_LIMIT_SECONDS,
     SELF_TEST_RETRY_SECONDS,
     SELF_TEST_SECONDS,
 )
@@ -52,6 +53,9 @@ LOOK_FOR: Final = (
     "TF32 switched on, an execution provider that quantises, a GPU that is silently missing, "
     "or another version of the runtime than the card was calibrated with"
 )
+RESTS: Final = (
+    9.0  # times what a test took: whoever publishes a card that is slow, and fails, gets a tenth of an engine
+)
 NOBODY: Final = Address(bytes(20))  # performed the golden vectors
 
 
@@ -64,10 +68,11 @@ class Outcome:
     score: float | None
     engine: Fingerprint | None
     ended_at: float  # seconds of the loop's clock
+    took: float = 0.0  # seconds
 
     def is_due(self, now: float) -> bool:
         """Whether it says nothing of now any more."""
-        return now >= self.ended_at + self._lasts_seconds()
+        return now >= self.ended_at + max(self._lasts_seconds(), RESTS * self.took)
 
     def _lasts_seconds(self) -> float:
         match self.reason:
@@ -154,19 +159,27 @@ class SelfTest:
         method = self._methods.get(model.card.method)
         if model.card.golden is None or not isinstance(method, Measuring):
             return _untested(_now())
+        started = _now()
         try:
             vectors = await self._vectors(model.card, Cid(model.card.golden.cid), prefer)
-            score = largest([await _deviation(method, model, vector) for vector in vectors])
+            started = _now()
+            async with asyncio.timeout(SELF_TEST_LIMIT_SECONDS):
+                score = largest([await _deviation(method, model, vector) for vector in vectors])
             is_fit = score <= limit_of(model.card)
-            return Outcome(None if is_fit else AbstainReason.SELF_TEST_FAILED, score, model.fingerprint(), _now())
+            return Outcome(
+                None if is_fit else AbstainReason.SELF_TEST_FAILED, score, model.fingerprint(), _now(), _now() - started
+            )
         except ModelUnavailable:  # pushed out by another model, and nobody serves it any more
             return Outcome(AbstainReason.MODEL_UNAVAILABLE, None, None, _now())
         except ContentUnavailable:
             return Outcome(AbstainReason.CARD_UNAVAILABLE, None, None, _now())
         except (ContentTooLarge, ContentCorrupt, CodecError, ModelMismatch):
             return Outcome(AbstainReason.MODEL_MISMATCH, None, None, _now())
-        except (InferenceFailed, InputMismatch):
-            return Outcome(AbstainReason.ENGINE_FAILED, None, None, _now())
+        except (InferenceFailed, InputMismatch, TimeoutError):
+            return Outcome(AbstainReason.ENGINE_FAILED, None, None, _now(), _now() - started)
+        except Exception:  # anybody may publish a card: none is to end the duty
+            log.exception("fault while testing", card=model.card_cid)
+            return Outcome(AbstainReason.INTERNAL, None, None, _now())
 
     async def _vectors(self, card: ModelCard, cid: Cid, prefer: Address | None) -> tuple[GoldenVector, ...]:
         data = await self._content.get(

@@ -90,7 +90,9 @@ class Similarity(Form, frozen=True):
     """For a definition that insists on accepting by cosine similarity: its measured errors, for everybody to read."""
 
     output: Name  # which tensor is compared
-    least: Annotated[float, Meta(ge=-1, lt=1)]  # cosine at and above which it is accepted
+    least: Annotated[
+        float, Meta(ge=-1, le=0.999999)
+    ]  # cosine at and above which it is accepted; of rounding there is 1e-9
     false_rejects: Share  # of honest outputs
     false_accepts: Share  # of the cheats' outputs
     outputs: Annotated[int, Meta(ge=1)]  # on how many of each that was measured
@@ -100,7 +102,7 @@ class Audit(Form, frozen=True):
     """Batch audit: how far the random projections of a layer may lie apart, as a part of the norms of what they are
     sums of: rows of what goes in, columns of weights."""
 
-    relative: Annotated[float, Meta(gt=0, le=5e-5)]
+    relative: Annotated[float, Meta(ge=1e-8, le=5e-5)]  # a sixth of a float32 step: less would be luck
     draws: Annotated[int, Meta(ge=1, le=16)]  # independent vectors; each misses an x-fold error with at most 2/x
 
 
@@ -111,7 +113,9 @@ class Sequence(Form, frozen=True):
     # half as large again as the attester's own are what int8 weights make.
     honest_mean: Annotated[float, Meta(ge=-0.5, le=0.5)]  # of a token's log ratio
     honest_deviation: Annotated[float, Meta(ge=0.05, le=1)]  # √n times the standard deviation of the mean over n tokens
-    honest_miss: Annotated[float, Meta(gt=0, le=0.05)]  # margins by which a token misses the sampler's pick: the mean
+    honest_miss: Annotated[
+        float, Meta(ge=1e-4, le=0.05)
+    ]  # margins by which a token misses the sampler's pick: the mean
     shift: Annotated[float, Meta(ge=0.01, le=1)]  # of the mean: the smallest that is looked for
     limit: Annotated[float, Meta(ge=9.21, le=25)]  # nats of evidence; 9.21 is ln(1e4)
 

@@ -68,6 +68,7 @@ MAX_EARLY_VOTES = 4096  # votes that came before their task
 MAX_OPEN_VERIFICATIONS = 256  # tasks that an attester has under way; more are answered with "overloaded"
 # A driver or a library that is updated under a running node shows within the hour; a test costs a few runs.
 SELF_TEST_SECONDS = 3600.0
+SELF_TEST_LIMIT_SECONDS = 300.0  # all vectors of a card; a card of 64 that take a minute each would hold an engine up
 SELF_TEST_RETRY_SECONDS = 180.0  # after one that failed: a person mends what it names, and wants to see it soon
 # Evidence outlives the dispute window and the exit of who voted, a day and a week where nobody chose longer.
 EVIDENCE_SECONDS = 30 * 24 * 3600

@@ -30,9 +30,17 @@ from shared.card_parts import (
     Tolerance,
 )
 from shared.card_signatures import MAX_SIGNATURES, check_signatures
-from shared.constants import MAX_CARD_BYTES
+from shared.constants import MAX_CARD_BYTES, MAX_TENSOR_ELEMENTS
 from shared.errors import CodecError
-from shared.profiles import MAX_MARGIN, MAX_RELATIVE_TOLERANCE, MIN_SEPARATION, Profile
+from shared.profiles import (
+    MAX_MARGIN,
+    MAX_RELATIVE_TOLERANCE,
+    MIN_MARGIN,
+    MIN_RELATIVE_TOLERANCE,
+    MIN_SCALE,
+    MIN_SEPARATION,
+    Profile,
+)
 from shared.tensors import MAX_TENSORS, Name, TensorSpec
 
 __all__ = ["Calibration", "ModelCard", "ModelFile", "TextSpec", "Tolerance", "check_card", "decode_card"]
@@ -122,7 +130,10 @@ def _check_source(card: ModelCard) -> None:
 
 
 def _check_feed(feed: Feed) -> None:
-    parts = urlsplit(feed.url)
+    try:
+        parts = urlsplit(feed.url)
+    except ValueError as error:
+        raise CodecError(f"model card: feed.url is no URL: {error}") from None
     if parts.scheme not in ("http", "https") or not parts.hostname or "{" in parts.netloc:
         raise CodecError("model card: feed.url is an http or https URL whose host is no parameter")
     if set(re.findall(r"{([^{}]*)}", feed.url)) != set(feed.parameters):
@@ -160,10 +171,15 @@ def _check_tolerances(card: ModelCard) -> None:
         compared = {spec.name for spec in card.outputs if spec.dtype.startswith("float")}
     if set(card.tolerances) != compared:
         raise CodecError(f"model card: tolerances for {', '.join(sorted(compared)) or 'nothing'}, and for nothing else")
-    cap = MAX_RELATIVE_TOLERANCE[card.profile]
+    floor, cap = MIN_RELATIVE_TOLERANCE[card.profile], MAX_RELATIVE_TOLERANCE[card.profile]
     for name, tolerance in card.tolerances.items():
         if tolerance.relative > cap:
             raise CodecError(f"model card: {name} may differ by {tolerance.relative:g}; {card.profile} allows {cap:g}")
+        if tolerance.relative < floor or tolerance.scale < MIN_SCALE:
+            raise CodecError(
+                f"model card: {name} may differ by {tolerance.relative:g} of {tolerance.scale:g}, and honest engines "
+                f"differ by more; {card.profile} takes {floor:g} of {MIN_SCALE:g} at least"
+            )
 
 
 def _check_classifier(card: ModelCard) -> None:
@@ -192,6 +208,8 @@ def _check_decoder(card: ModelCard, text: TextSpec) -> None:
         free = tuple(i for i, size in enumerate(past[1]) if size == -1)
         if past[0] != "float32" or len(past[1]) != 5 or free != (1, 3):
             raise CodecError("model card: past_keys must be float32 of shape [layers, -1, heads, -1, width]")
+        if past[1][0] * past[1][2] * past[1][4] > MAX_TENSOR_ELEMENTS:  # an empty one is made before the model is run
+            raise CodecError(f"model card: past_keys has more than {MAX_TENSOR_ELEMENTS} elements for one token")
         if inputs != {"ids": ids, "past_keys": past, "past_values": past}:
             raise CodecError("model card: a decoder takes int64 ids [-1, -1], past_keys and past_values")
         if outputs != {"logits": logits, "keys": past, "values": past}:
@@ -202,5 +220,7 @@ def _check_decoder(card: ModelCard, text: TextSpec) -> None:
         raise CodecError("model card: with bytes as tokens, bos and eos are 256 or more")
     if text.max_tokens >= text.context:
         raise CodecError("model card: max_tokens leaves no room for a prompt")
+    if text.margin < MIN_MARGIN:
+        raise CodecError(f"model card: margin {text.margin:g}, and honest engines differ by more; take {MIN_MARGIN:g}")
     if text.margin > MAX_MARGIN[card.profile]:
         raise CodecError(f"model card: margin {text.margin:g}; {card.profile} allows {MAX_MARGIN[card.profile]:g}")

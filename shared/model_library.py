@@ -60,7 +60,8 @@ class ReadyModel:
 
 class ModelLibrary:
     """Fetches, checks and loads models, each once an engine. `engines` has one for each profile that this node can
-    compute in, `reference` computes any model in float64, `audits` takes models apart for the method `batch-audit`."""
+    compute in, `reference` computes any model in float64, `audits` takes models apart for the method `batch-audit`. A
+    model of more than `max_bytes` is not fetched: no engine would load it, and it is in memory when it is here."""
 
     def __init__(
         self,
@@ -69,8 +70,10 @@ class ModelLibrary:
         engines: Mapping[Profile, InferenceEngine],
         reference: InferenceEngine,
         audits: AuditLibrary | None = None,
+        max_bytes: int = MAX_MODEL_BYTES,
     ) -> None:
         self._content, self._engines, self._reference, self._audits = content, engines, reference, audits
+        self._max_bytes = min(max_bytes, MAX_MODEL_BYTES)
         self._cards: dict[Cid, ModelCard] = {}
         self._loading: dict[tuple[int, Digest], asyncio.Lock] = {}
         self.ready_ids: set[int] = set()  # definitions whose model was loaded at least once
@@ -130,6 +133,10 @@ class ModelLibrary:
             if self._troubles.get(definition.id) != type(error).__name__:
                 self._troubles[definition.id] = type(error).__name__
                 log.info("model not ready", definition=definition.id, reason=str(error))
+        except Exception as error:  # anybody may define a task: no definition is to end the node
+            if self._troubles.get(definition.id) != type(error).__name__:
+                self._troubles[definition.id] = type(error).__name__
+                log.exception("fault while making a model ready", definition=definition.id)
 
     async def card(self, definition: TaskDefinition, *, prefer: Address | None = None) -> ModelCard:
         """The definition's card, held to its model hash and method."""
@@ -168,10 +175,13 @@ class ModelLibrary:
             await engine.load(definition.model_hash, await self._fetch_model(file, prefer))
 
     async def _fetch_model(self, file: ModelFile, prefer: Address | None) -> bytes:
+        if file.size > self._max_bytes:
+            raise InferenceFailed(
+                f"model {file.cid} has {file.size} bytes; inference.max_loaded_bytes is {self._max_bytes}"
+            )
         timeout = max(FETCH_TIMEOUT_SECONDS, file.size / SLOWEST_MODEL_BYTES_PER_SECOND)
-        limit = min(file.size, MAX_MODEL_BYTES)
         try:
-            return await self._content.get(Cid(file.cid), max_bytes=limit, timeout_seconds=timeout, prefer=prefer)
+            return await self._content.get(Cid(file.cid), max_bytes=file.size, timeout_seconds=timeout, prefer=prefer)
         except ContentUnavailable as error:
             raise ModelUnavailable(error.cid, error.causes) from None
         except (ContentTooLarge, ContentCorrupt, CodecError) as error:  # the last for a CID that is none

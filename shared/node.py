@@ -163,6 +163,7 @@ async def open_node(config: Config, role: str) -> AsyncIterator[Node]:
                 engines=engines,
                 reference=reference,
                 audits=AuditLibrary(split, max_bytes=config.inference.max_loaded_bytes),
+                max_bytes=config.inference.max_loaded_bytes,
             ),
             store=store,
             guard=guard,

@@ -42,5 +42,16 @@ MAX_MARGIN: Final[Mapping[Profile, float]] = {
     Profile.FP16: 5e-2,
     Profile.BF16: 0.3,
 }
+# Under the spacing of its numbers (2**-23 of the largest in float32, 2**-11 in float16, 2**-8 in bfloat16) no two
+# honest engines agree: a card with less was made to have them voted down. Fp16 and bf16 refuse over ten tolerances.
+MIN_RELATIVE_TOLERANCE: Final[Mapping[Profile, float]] = {
+    Profile.EXACT_INT: 0.0,
+    Profile.EXACT_FP64: 0.0,
+    Profile.FP32: 1e-7,
+    Profile.FP16: 1e-4,
+    Profile.BF16: 1e-3,
+}
+MIN_SCALE: Final = 1e-30  # times a tolerance it is still a number to divide by
+MIN_MARGIN: Final = 1e-7  # in logits, of order one and more
 # A card of the profile fp32 whose nearest cheat lies closer than this many tolerances tells too little apart.
 MIN_SEPARATION: Final = 4.0

@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper, shape_inference
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, checker, helper, numpy_helper, shape_inference
 
 from shared.adapters.onnx_file import check_onnx
 from shared.errors import CodecError, InferenceFailed
@@ -25,6 +25,11 @@ from shared.verification.linear import AuditParts, Linear, Shape
 LEAST_WEIGHTS: Final = 64 * 64
 FLOAT: Final = int(TensorProto.FLOAT)
 DEFAULT_DOMAINS: Final = ("", "ai.onnx")
+# Of the library, and what parts that are missing or of another type raise.
+_ERRORS: Final[tuple[type[Exception], ...]] = (
+    CodecError, DecodeError, checker.ValidationError, shape_inference.InferenceError, ArithmeticError, AttributeError,
+    LookupError, MemoryError, RuntimeError, TypeError, ValueError,
+)  # fmt: skip
 
 
 def split(model: bytes) -> AuditParts:
@@ -35,8 +40,13 @@ def split(model: bytes) -> AuditParts:
         parsed = onnx.load_model_from_string(model)
         inputs, shapes = _shapes(parsed)
         linears = _largest(_linears(parsed.graph, shapes))
-    except (CodecError, DecodeError, ValueError, RuntimeError, shape_inference.InferenceError) as error:
-        raise InferenceFailed(f"not a model that can be taken apart: {error}") from None
+        return _parts(parsed, linears, inputs)
+    except _ERRORS as error:
+        raise InferenceFailed(f"not a model that can be taken apart: {type(error).__name__}: {error}") from None
+
+
+def _parts(parsed: ModelProto, linears: tuple[Linear, ...], inputs: dict[str, Shape]) -> AuditParts:
+    """The model is made into the exposed one."""
     if not linears:
         raise InferenceFailed(
             f"the model has no product with a constant float32 matrix of {LEAST_WEIGHTS} weights and a shape that "

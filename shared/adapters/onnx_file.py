@@ -6,6 +6,7 @@ would make the runtime open a path of the model author's choosing.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -15,6 +16,9 @@ from shared.errors import CodecError
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types
 _MAX_DEPTH = 64  # graphs within attributes within nodes; real ones have three or four
 _MAX_FIELDS = 4_000_000  # a decoder of 80 layers has about 100,000; this many take four seconds
+# Functions of the model's own, put where they are called: thirty of them that each call the one before twice are a
+# kilobyte, and a billion nodes. Published models have some thousands of nodes, functions included.
+_MAX_INLINED_NODES = 1 << 16
 
 # message: its fields that are messages with a tensor somewhere below (onnx.proto, IR version 10)
 _CHILDREN: Final[Mapping[str, Mapping[int, str]]] = {
@@ -27,7 +31,9 @@ _CHILDREN: Final[Mapping[str, Mapping[int, str]]] = {
     "sparse": {1: "tensor", 2: "tensor"},
     "tensor": {},
 }
-_IR_VERSION, _GRAPH = 1, 7  # of the model
+_IR_VERSION, _GRAPH, _FUNCTION = 1, 7, 25  # of the model
+_FUNCTION_NAME, _FUNCTION_DOMAIN = _NAMES_OF_FUNCTION = 1, 10
+_OPERATOR, _OPERATOR_DOMAIN = 4, 7  # of a node
 _RAW_DATA, _DATA_TYPE, _EXTERNAL_DATA, _DATA_LOCATION = 9, 2, 13, 14  # of a tensor
 _FLOAT = 1  # of data types
 
@@ -42,15 +48,19 @@ class _Field:
 
 
 def check_onnx(model: bytes) -> None:
-    """Raises `CodecError` for what is no ONNX model, is cut, or refers to another file."""
-    missing = {_IR_VERSION, _GRAPH}
+    """Raises `CodecError` for what is no ONNX model, is cut, refers to another file, or has functions that call
+    themselves or grow without bounds where they are called."""
+    missing, has_functions = {_IR_VERSION, _GRAPH}, False
     for message, _, field in _walk(model):
         if message == "model":
             missing.discard(field.number)
+            has_functions |= field.number == _FUNCTION
         elif message == "tensor" and _is_external(field):
             raise CodecError("the model keeps a tensor in another file")
     if missing:
         raise CodecError("not an ONNX model")
+    if has_functions:
+        _check_functions(model)
 
 
 def float32_spans(model: bytes) -> list[tuple[int, int]]:
@@ -65,16 +75,66 @@ def float32_spans(model: bytes) -> list[tuple[int, int]]:
     return [span for at, span in raw.items() if at in floats]
 
 
+_Name = tuple[bytes, bytes]  # domain and operator
+_MAIN: Final[_Name] = (b"", b"")  # no operator has the empty name
+
+
+def _check_functions(model: bytes) -> None:
+    """Counts the nodes of the main graph with every function put where it is called, without putting any there."""
+    calls, sizes = _calls(model), dict[_Name, int]()
+    open_names = [_MAIN]
+    while open_names:  # depth first; a function is counted when all that it calls are
+        name = open_names[-1]
+        waiting = [called for called in calls[name] if called in calls and called not in sizes]
+        if waiting:
+            if waiting[0] in open_names:
+                raise CodecError("a function of the model calls itself")
+            open_names.append(waiting[0])
+            continue
+        sizes[open_names.pop()] = sum(count * sizes.get(called, 1) for called, count in calls[name].items())
+        if sizes[name] > _MAX_INLINED_NODES:
+            raise CodecError(f"the model's functions make more than {_MAX_INLINED_NODES} nodes where they are called")
+    # What the graph does not call is counted by nobody, and put nowhere.
+
+
+def _calls(model: bytes) -> dict[_Name, Counter[_Name]]:
+    """By function, and by `_MAIN` for the graph: how often it has each operator. Functions that differ in their
+    overload alone are taken together."""
+    found: dict[_Name, Counter[_Name]] = {_MAIN: Counter()}
+    for top in _fields(model, 0, len(model)):
+        if top.wire != _BYTES or top.number not in (_GRAPH, _FUNCTION):
+            continue
+        kind = "graph" if top.number == _GRAPH else "function"
+        own, nodes = dict[int, bytes](), dict[int, dict[int, bytes]]()
+        for message, at, field in _walk(model, kind, top.start, top.stop):
+            if message == "function":
+                own[field.number] = model[field.start : field.stop] if field.number in _NAMES_OF_FUNCTION else b""
+            elif message == "node":
+                node = nodes.setdefault(at, {})
+                if field.number in (_OPERATOR, _OPERATOR_DOMAIN):
+                    node[field.number] = model[field.start : field.stop]
+        name = _MAIN if kind == "graph" else _name(own.get(_FUNCTION_DOMAIN), own.get(_FUNCTION_NAME))
+        called = (_name(node.get(_OPERATOR_DOMAIN), node.get(_OPERATOR)) for node in nodes.values())
+        found.setdefault(name, Counter()).update(called)
+    return found
+
+
+def _name(domain: bytes | None, operator: bytes | None) -> _Name:
+    return (b"" if domain in (None, b"ai.onnx") else domain or b"", operator or b"-")
+
+
 def _is_external(field: _Field) -> bool:
     return field.number == _EXTERNAL_DATA or (field.number == _DATA_LOCATION and field.value != 0)
 
 
-def _walk(model: bytes) -> Iterator[tuple[str, int, _Field]]:
+def _walk(
+    model: bytes, root: str = "model", start: int = 0, stop: int | None = None
+) -> Iterator[tuple[str, int, _Field]]:
     """(message, its offset, field) for every message that has a tensor somewhere below, depth first.
 
     Holds one iterator a level, however many fields a hostile file crams in. Raises `CodecError`.
     """
-    stack = [("model", 0, _fields(model, 0, len(model)))]
+    stack = [(root, start, _fields(model, start, len(model) if stop is None else stop))]
     seen = 0
     while stack:
         message, at, fields = stack[-1]

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 from google.protobuf.message import DecodeError
-from onnx import ModelProto, inliner, shape_inference
+from onnx import ModelProto, checker, inliner, shape_inference
 
 from shared.adapters.onnx_double import Doubling
 from shared.adapters.onnx_file import check_onnx
@@ -114,5 +114,13 @@ def _parsed(model: bytes) -> ModelProto:
             parsed = inliner.inline_local_functions(parsed)
         declare_scores(parsed.graph)
         return shape_inference.infer_shapes(parsed)
-    except (CodecError, DecodeError, shape_inference.InferenceError, ValueError, RuntimeError) as error:
+    except (
+        CodecError,
+        DecodeError,
+        checker.ValidationError,
+        shape_inference.InferenceError,
+        LookupError,
+        ValueError,
+        RuntimeError,
+    ) as error:
         raise InferenceFailed(f"not a model that can be rewritten: {error}") from None

@@ -104,11 +104,11 @@ def _is_number(value: object) -> bool:
 def _select(answer: object, pointer: str) -> object:
     try:
         found = JsonPointer(pointer).resolve(answer)
-        if isinstance(found, EndOfList):  # what /- is of a list: the place behind it, which holds nothing
-            raise JsonPointerException("the place behind the last of a list")
-        return found
     except (JsonPointerException, TypeError, ValueError) as error:
         raise ServiceFailed(f"the source's answer has nothing at {pointer}: {error}") from None
+    if isinstance(found, EndOfList):  # `-` in a pointer: what is behind an array's last value
+        raise ServiceFailed(f"the source's answer has nothing at {pointer}")
+    return found
 
 
 def feed_of(work: Work) -> Feed:

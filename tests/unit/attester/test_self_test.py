@@ -4,6 +4,7 @@ found."""
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -307,6 +308,37 @@ async def test_an_engine_that_does_not_run_is_not_fit() -> None:
         engine.fails = False
         await asyncio.sleep(15)
         assert await self_test.check(model) is None
+
+
+@virtual
+async def test_a_test_without_end_is_ended_and_given_a_rest() -> None:
+    """Vectors that each take just less than a run may."""
+    async with World() as world:
+        model = await ready(world, Engine())
+
+        async def slow(inputs: Any) -> Any:
+            await asyncio.sleep(301)
+            return await model.compute.run(inputs)
+
+        slowed = dataclasses.replace(model, compute=dataclasses.replace(model.compute, run=slow))
+        self_test, began = world.self_test(), asyncio.get_running_loop().time()
+        assert await self_test.check(slowed) is AbstainReason.ENGINE_FAILED
+        assert asyncio.get_running_loop().time() - began == pytest.approx(300, abs=1)
+        assert await self_test.check(model) is AbstainReason.ENGINE_FAILED  # nine times as long as it took
+        await asyncio.sleep(9 * 301)
+        assert await self_test.check(model) is None
+
+
+@virtual
+async def test_a_card_that_makes_the_test_fail_in_any_way_keeps_to_itself() -> None:
+    async with World() as world:
+        model = await ready(world, Engine())
+
+        async def failing(inputs: Any) -> Any:
+            raise ZeroDivisionError
+
+        broken = dataclasses.replace(model, compute=dataclasses.replace(model.compute, run=failing))
+        assert await world.self_test().check(broken) is AbstainReason.INTERNAL
 
 
 # --- what people see -----------------------------------------------------------------------------------

@@ -52,6 +52,7 @@ SOURCE: dict[str, Any] = {
 }
 TEXT = make_text_card()
 CACHELESS = msgspec.structs.replace(TEXT, inputs=TEXT.inputs[:1], outputs=TEXT.outputs[:1])
+COARSE = {"logits": Tolerance(relative=5e-3, scale=10.0)}
 CARDS = {
     "tensor": make_card(),
     "classify": make_card(**CLASSIFIER),
@@ -61,8 +62,12 @@ CARDS = {
     "exact-int": make_card(**{**EXACT, "profile": Profile.EXACT_INT}),
     "similarity": make_card(method="similarity", similarity=SIMILARITY),
     "batch-audit": make_card(method="batch-audit", audit=AUDIT),
-    "fp16": msgspec.structs.replace(TEXT, method="sequential", profile=Profile.FP16, sequence=SEQUENCE),
-    "bf16": msgspec.structs.replace(TEXT, method="sequential", profile=Profile.BF16, sequence=SEQUENCE),
+    "fp16": msgspec.structs.replace(
+        TEXT, method="sequential", profile=Profile.FP16, sequence=SEQUENCE, tolerances=COARSE
+    ),
+    "bf16": msgspec.structs.replace(
+        TEXT, method="sequential", profile=Profile.BF16, sequence=SEQUENCE, tolerances=COARSE
+    ),
     "external": make_card(**SOURCE, method="external", service=SERVICE),
     "oracle": make_card(**SOURCE, method="oracle", feed=FEED),
 }
@@ -207,6 +212,31 @@ def test_a_float32_card_keeps_cheats_four_tolerances_away(separation: float) -> 
         decode_card(encode_canonical(make_card(calibration=near)))
     exact = make_card(**EXACT, calibration=near)
     assert decode_card(encode_canonical(exact)) == exact
+
+
+@pytest.mark.parametrize("url", ["http://[", "http://[::1", "http://a\u2100b/"])
+def test_a_feed_whose_url_cannot_be_read_is_refused(url: str) -> None:
+    feed = msgspec.structs.replace(FEED, url=url + "{pair}")
+    with pytest.raises(CodecError, match="is no URL"):
+        decode_card(encode_canonical(make_card(**SOURCE, method="oracle", feed=feed)))
+
+
+@pytest.mark.parametrize(("relative", "scale"), [(9e-8, 1.0), (1e-300, 1e-30), (1e-5, 1e-31)])
+def test_a_tolerance_under_float32_is_a_trap_for_the_honest(relative: float, scale: float) -> None:
+    tight = {"y": Tolerance(relative=relative, scale=scale)}
+    with pytest.raises(CodecError, match="honest engines differ by more"):
+        decode_card(encode_canonical(make_card(tolerances=tight)))
+
+
+def test_a_margin_under_float32_is_a_trap_for_the_honest() -> None:
+    with pytest.raises(CodecError, match="honest engines differ by more"):
+        decode_card(encode_canonical(msgspec.structs.replace(TEXT, text=msgspec.structs.replace(SPEC, margin=9e-8))))
+
+
+def test_a_cache_that_cannot_be_made_is_refused() -> None:
+    past = [spec for name in ("past_keys", "past_values") for spec in out(name, shape=(1 << 22, -1, 2, -1, 2))]
+    with pytest.raises(CodecError, match="for one token"):
+        decode_card(encode_canonical(msgspec.structs.replace(TEXT, inputs=(TEXT.inputs[0], *past))))
 
 
 def test_every_kind_has_a_method_and_every_part_a_method() -> None:

@@ -17,7 +17,8 @@ from shared.constants import FETCH_TIMEOUT_SECONDS, MAX_CARD_BYTES
 from shared.content.cid import Codec, make_block
 from shared.errors import InferenceFailed, ModelMismatch
 from shared.model_card import ModelCard
-from shared.model_library import CardUnavailable, ModelUnavailable
+from shared.model_library import CardUnavailable, ModelLibrary, ModelUnavailable
+from shared.profiles import Profile
 from shared.types import Address, Cid, Digest, TaskDefinition
 from tests.chain_support import PERFORMER
 from tests.listening import running, until, virtual
@@ -251,3 +252,41 @@ async def test_what_was_not_ready_becomes_so() -> None:
             assert reading.library.ready_ids == set()
             await world.content.join(PERFORMER.address).add(MODEL)
             await until(lambda: reading.library.ready_ids == {0}, "it is ready")
+
+
+@virtual
+async def test_no_definition_ends_the_duty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a stranger's card or model makes a library raise."""
+    async with World() as world:
+        reading = Reading(world)
+        hostile = await reading.define(lambda card: msgspec.structs.replace(card, name="hostile"))
+        world.define(hostile)
+        fetch = reading.library._fetch_card
+
+        async def failing(cid: Cid, prefer: Address | None) -> ModelCard:
+            if cid == hostile.card_cid:
+                raise ValueError("a library's own")
+            return await fetch(cid, prefer)
+
+        monkeypatch.setattr(reading.library, "_fetch_card", failing)
+        async with running(reading.library.keep_ready(lambda: world.roster)):
+            await asyncio.sleep(10)
+            assert reading.library.ready_ids == {0}
+            late = await reading.define(lambda card: msgspec.structs.replace(card, name="late"))
+            world.define(msgspec.structs.replace(late, id=2))
+            await until(lambda: reading.library.ready_ids == {0, 2}, "the late one is ready")
+
+
+@virtual
+async def test_a_model_that_no_engine_would_load_is_not_fetched() -> None:
+    async with World() as world:
+        reading = Reading(world)
+        library = ModelLibrary(
+            content=reading.shelf,  # type: ignore[arg-type]  # `get` is all
+            engines={Profile.FP32: reading.engine},
+            reference=reading.engine,
+            max_bytes=len(MODEL) - 1,
+        )
+        with pytest.raises(InferenceFailed, match="max_loaded_bytes"):
+            await library.ready(DEFINITION)
+        assert reading.shelf.count(cid_of(MODEL)) == 0

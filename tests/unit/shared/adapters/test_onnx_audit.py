@@ -235,3 +235,9 @@ def test_whole_numbers_are_not_audited() -> None:
     model = onnx_file(nodes, {"x": ["n", 64]}, ["y"], {"w": np.ones((64, 64), np.int64)}, input_types={"x": INT64})
     with pytest.raises(InferenceFailed, match="no product"):
         split(model)
+
+
+def test_a_constant_that_gives_nothing_is_refused() -> None:
+    constant = helper.make_node("Constant", [], [], value=numpy_helper.from_array(np.zeros(1, np.float32)))
+    with pytest.raises(InferenceFailed, match="taken apart"):
+        split(onnx_file([constant, helper.make_node("Relu", ["x"], ["y"])], {"x": ["n", 64]}, ["y"], {}))

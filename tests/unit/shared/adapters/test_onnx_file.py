@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from onnx import TensorProto, helper
 
 from shared.adapters import onnx_file
 from shared.adapters.onnx_file import check_onnx, float32_spans
+from shared.adapters.onnx_precision import convert
 from shared.content.varint import encode_varint
-from shared.errors import CodecError
+from shared.errors import CodecError, InferenceFailed
 from tests.onnx_support import (
     X,
     Y,
@@ -130,3 +132,42 @@ def test_float32_tensors_are_found_where_they_lie() -> None:
     whole = model(graph([ADD], [X], [Y], [tensor("w", WEIGHTS), numbers, tensor("v", 2 * WEIGHTS)]))
     found = [np.frombuffer(whole[start:stop], "<f4").tolist() for start, stop in float32_spans(whole)]
     assert found == [[0, 1, 2], [0, 2, 4]]
+
+
+# --- functions of the model's own ----------------------------------------------------------------------
+def of_functions(*bodies: list[str]) -> bytes:
+    """A graph that calls the last of the functions f0, f1, …; each calls those of its body, one after the other."""
+    imports = [helper.make_opsetid("", 18), helper.make_opsetid("own", 1)]
+    functions = []
+    for number, body in enumerate(bodies):
+        names = ["x", *(f"v{at}" for at in range(len(body) - 1)), "y"]
+        calls = [
+            helper.make_node(kind, [names[at]], [names[at + 1]], domain="own" if kind.startswith("f") else "")
+            for at, kind in enumerate(body)
+        ]
+        functions.append(helper.make_function("own", f"f{number}", ["x"], ["y"], calls, imports))
+    first, last = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "ab")
+    call = helper.make_node(f"f{len(bodies) - 1}", ["a"], ["b"], domain="own")
+    whole = helper.make_graph([call], "g", [first], [last])
+    made = helper.make_model(whole, functions=functions, opset_imports=imports, ir_version=8)
+    return bytes(made.SerializeToString())
+
+
+def doubling(levels: int) -> bytes:
+    return of_functions(["Neg"], *([f"f{level}", f"f{level}"] for level in range(levels)))
+
+
+def test_functions_are_inlined_up_to_a_bound() -> None:
+    check_onnx(doubling(16))
+    with pytest.raises(CodecError, match="more than 65536 nodes"):
+        check_onnx(doubling(17))
+    with pytest.raises(CodecError, match="more than 65536 nodes"):
+        check_onnx(doubling(60))
+
+
+@pytest.mark.parametrize("bodies", [[["f0"]], [["f1"], ["f0"]], [["Neg"], ["f0", "f2"], ["f1"]]])
+def test_a_function_that_calls_itself_is_refused(bodies: list[list[str]]) -> None:
+    with pytest.raises(CodecError, match="calls itself"):
+        check_onnx(of_functions(*bodies))
+    with pytest.raises(InferenceFailed, match="calls itself"):
+        convert(of_functions(*bodies), "fp64")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
-from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -149,7 +149,13 @@ def test_the_distance_is_the_difference_in_tolerances(one: float, other: float) 
     assert score == pytest.approx(abs(float(one) - float(other)) / (0.5 + 0.001 * abs(float(other))))
 
 
-async def test_the_place_behind_a_list_is_nothing() -> None:
-    card = make_json_card(method="oracle", feed=msgspec.structs.replace(FEED, select=("/noise/-",)))
-    with pytest.raises(InferenceFailed, match="nothing at /noise/-"):
-        await oracle(quoting(1)).prove(replace(WORK, card=card), COMPUTE)
+async def test_what_is_behind_an_arrays_end_is_nothing() -> None:
+    feed = msgspec.structs.replace(FEED, select=("/noise/-",))
+    work = dataclasses.replace(WORK, card=make_json_card(method="oracle", feed=feed))
+    with pytest.raises(InferenceFailed, match="nothing at"):
+        await oracle(quoting(1.0)).prove(work, COMPUTE)
+
+
+async def test_a_source_that_says_too_much_by_now_is_no_vote() -> None:
+    judgement = await judged(oracle(quoting(1.0, "x" * MAX_JSON_OUTPUT_CHARACTERS)), claim(1.0, "x"))
+    assert (judgement.verdict, judgement.reason) == (Verdict.ABSTAIN, AbstainReason.SOURCE_UNAVAILABLE)
