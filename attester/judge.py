@@ -140,6 +140,10 @@ class Judge:
             raise _Decided(AbstainReason.CARD_UNAVAILABLE)
         if definition.method not in self._methods:
             raise _Decided(AbstainReason.METHOD_UNKNOWN)
+        if definition.model_hash != message.request.model_hash:
+            # The requester asked for a model that this definition does not have: no output can be right. Or a reorg
+            # gave the id to another definition: then the proof names a card that is not ours, and names it rightly.
+            raise _Decided(AbstainReason.INPUT_UNUSABLE)
         return definition
 
     async def _fetch(
@@ -195,9 +199,6 @@ class Judge:
             raise _Decided(AbstainReason.INPUT_UNUSABLE) from None
 
     async def _model(self, message: TaskMessage, definition: TaskDefinition) -> ReadyModel:
-        if definition.model_hash != message.request.model_hash:
-            # The requester asked for a model that this definition does not have: no output can be right.
-            raise _Decided(AbstainReason.INPUT_UNUSABLE)
         try:
             return await self._library.ready(definition, prefer=message.task_info.task_performer)
         except CardUnavailable:

@@ -43,12 +43,10 @@ from shared.types import Address, Cid, Fingerprint, TaskDefinition
 from shared.verification import METHODS
 from shared.verification.method import Measuring, Method, Work
 from shared.verification.tensor import published_of
+from shared.verification.zones import MOST_DEVIATION
 
 log = structlog.get_logger(__name__)
 
-# Of the card's tolerance, which is four times what any two honest runs lay apart: a fit engine is within this of the
-# reference, and so is every honest performer's, so that both together stay far below the limit.
-MOST_DEVIATION: Final = 0.25
 LOOK_FOR: Final = (
     "TF32 switched on, an execution provider that quantises, a GPU that is silently missing, "
     "or another version of the runtime than the card was calibrated with"

@@ -17,7 +17,7 @@ from performer.settlements import SettlementWatch
 from shared import messages
 from shared.constants import REPUBLISH_SECONDS
 from shared.digests import Domain
-from shared.documents import ModelCard, ProofObject, data_of, encode_proof
+from shared.documents import ModelCard, ProofObject, data_of, decode_proof, encode_proof
 from shared.duty import attend
 from shared.errors import PoiError, TransportError
 from shared.interfaces import Clock, ContentStore, Gossip, IdentitySigner, Received
@@ -196,7 +196,7 @@ class Performer:
             output=output,
             engine=model.fingerprint(),
         )
-        proof_cid = await self._content.add(encode_proof(proof))
+        proof_cid = await self._content.add(_checked(encode_proof(proof)))
         # (6) sign
         epoch = self._epoch_for(request, model.card)
         info = self._task_info(task, proof_cid, data_of(output), epoch)
@@ -277,3 +277,10 @@ class Performer:
         if task.certificate is None:
             self._metrics.certificate_seconds.observe(now - task.requested_at)
         await self.ledger.advance(info.task_id, event)
+
+
+def _checked(proof: bytes) -> bytes:
+    """Raises `CodecError` for what attesters would refuse unread, such as a proof that the model's output makes too
+    large: a task without a result costs nothing, a signed one the stake."""
+    decode_proof(proof)
+    return proof

@@ -131,7 +131,7 @@ class RosterWatch:
         tables = {n: table for n in await self._valid_epochs(epoch) if (table := await self._reader.operator_table(n))}
         beacons = await self._read_beacons(tables)
         definitions = await self._definitions()
-        self._set_tables = await self._read_set_tables(tables, definitions)
+        self._set_tables = await self._read_set_tables(tables, definitions, beacons)
         operators = tuple(await self._reader.operators())
         self._current = Roster(
             epoch=epoch,
@@ -170,12 +170,23 @@ class RosterWatch:
         return found
 
     async def _read_set_tables(
-        self, tables: Mapping[int, OperatorTable], definitions: Mapping[int, TaskDefinition]
+        self,
+        tables: Mapping[int, OperatorTable],
+        definitions: Mapping[int, TaskDefinition],
+        beacons: Mapping[int, Digest],
     ) -> dict[tuple[int, int], OperatorTable]:
+        """Each once, unless a reorg made the epoch another one: its beacon and its table then tell."""
+        former = self._current
+        same = {
+            epoch
+            for epoch, table in tables.items()
+            if (table, beacons.get(epoch)) == (former.tables.get(epoch), former.beacons.get(epoch))
+        }
         sets = {definition.terms.attester_set for definition in definitions.values()} - {0}
         found = {}
         for key in [(epoch, attester_set) for epoch in tables for attester_set in sets]:
-            table = self._set_tables.get(key) or await self._reader.operator_table(*key)
+            known = self._set_tables.get(key) if key[0] in same else None
+            table = known or await self._reader.operator_table(*key)
             if table is not None:
                 found[key] = table
         return found

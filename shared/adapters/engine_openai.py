@@ -4,10 +4,9 @@ What is loaded is a *manifest*, canonical JSON `{"logprobs": K, "served": NAME, 
 hash. It says what the server calls the model; that the weights there are the right ones is the operator's own word.
 
 The models here are *stateless decoders*: `ids` int64 (1, T) to `logits` float32 (1, T, vocabulary), which are
-log-probabilities. A server returns the K best of a position (and the prompt's own token); **all others are filled
-with the lowest that was returned for that position**. So a sampler sees the truth only where it looks at fewer than K
-tokens: `top_k` below K can be sampled and checked, `top_k` 0 or K and above cannot, and neither can the probability of
-a token outside.
+log-probabilities. Of a position the K best that a server returns are known; **all others are filled with the lowest of
+those**. So a sampler sees the truth only where it looks at fewer than K tokens: with `top_k` 0 or K and above it takes
+all others for as likely as the K-th, the same on every node. The probability of a token outside cannot be checked.
 
 Styles: `vllm` asks for `prompt_logprobs`; `openai` for an echo with `top_logprobs` under "token_id:N" keys; `llamacpp`
 asks its `/completion` once a position, because its server does not echo log-probabilities, and keeps the rows.
@@ -32,7 +31,7 @@ from msgspec import Meta
 
 from shared.adapters.decoder_inputs import INPUT, check_ids
 from shared.adapters.engine_threads import Shelf
-from shared.adapters.openai_answers import DIALECTS, Row, ServedModels, Style, check_row, decode
+from shared.adapters.openai_answers import DIALECTS, Row, ServedModels, Style, best_of, check_row, decode
 from shared.canonical import decode_canonical
 from shared.constants import INFERENCE_TIMEOUT_SECONDS
 from shared.crypto.keystore import read_password
@@ -158,7 +157,7 @@ class OpenAiEngine:
         rows = await asyncio.to_thread(self._dialect.read, answer, ids)
         for position, row in enumerate(rows):
             check_row(row, position, vocabulary=manifest.vocab, logprobs=manifest.logprobs)
-        return rows
+        return [best_of(row, manifest.logprobs) for row in rows]
 
     async def _fetch(self, method: str, path: str, body: Mapping[str, Any] | None, most: int) -> bytes:
         data = None if body is None else msgspec.json.encode(body)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from heapq import nlargest
 from typing import Annotated, Any, Final, Literal, TypeVar
 
 import msgspec
@@ -107,6 +108,12 @@ def check_row(row: Row, position: int, *, vocabulary: int, logprobs: int) -> Non
             raise InferenceFailed(f"position {position}: token {token} is not in a vocabulary of {vocabulary}")
         if not logprob <= _MOST or math.isinf(logprob):
             raise InferenceFailed(f"position {position}: {logprob} is not a log-probability")
+
+
+def best_of(row: Row, logprobs: int) -> Row:
+    """Without the token of the prompt that is not among the best. Whoever writes a text gets a row before its token is
+    known; were the row of whoever reads it lower at the end, all that is filled in would differ, honest as both are."""
+    return dict(nlargest(logprobs, row.items(), key=lambda entry: entry[1]))
 
 
 def _ask_openai(model: str, ids: Sequence[int], logprobs: int) -> Mapping[str, Any]:

@@ -181,6 +181,14 @@ TROUBLES: dict[str, tuple[Task, AbstainReason]] = {
         performing(request={"model_hash": Digest(bytes(32))}, bound={"model_hash": Digest(bytes(32))}),
         AbstainReason.INPUT_UNUSABLE,
     ),
+    # A reorg gave the id to another definition, and either side has not seen it yet.
+    "request of another branch": (
+        performing(
+            request={"model_hash": Digest(sha("other"))},
+            bound={"model_hash": Digest(sha("other")), "card_cid": cid_of(b"another card")},
+        ),
+        AbstainReason.INPUT_UNUSABLE,
+    ),
     "input of another shape": (
         lambda world: with_input(world, tensors(x=np.zeros((1, 5), np.float32))),
         AbstainReason.INPUT_UNUSABLE,

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from attester.judge import _Decided, _Fit
-from attester.self_test import LOOK_FOR, MOST_DEVIATION, Outcome, SelfTest, largest, limit_of
+from attester.self_test import LOOK_FOR, Outcome, SelfTest, largest, limit_of
 from shared.adapters.memory.engine import FunctionEngine, FunctionModel
 from shared.canonical import encode_canonical
 from shared.card_parts import Golden
@@ -34,6 +34,7 @@ from shared.reasons import AbstainReason, InvalidReason
 from shared.tensors import encode_tensor
 from shared.types import Verdict
 from shared.verification.method import AuditRuns
+from shared.verification.zones import MOST_DEVIATION
 from tests.chain_support import PERFORMER
 from tests.judging import LABEL_2, repeat
 from tests.listening import running, until, virtual

@@ -11,13 +11,16 @@ from structlog.testing import capture_logs
 
 from performer.service import PARALLEL_RUNS
 from shared import messages
-from shared.constants import REPUBLISH_SECONDS
+from shared.constants import MAX_PROOF_BYTES, REPUBLISH_SECONDS
 from shared.crypto import ecdsa
-from shared.documents import decode_proof
+from shared.documents import Output, TensorOutput, decode_proof
 from shared.errors import TransportError
 from shared.interfaces import Tensors
 from shared.messages import CertificateMessage, SubmittedMessage, TaskMessage
+from shared.tensors import encode_tensor
 from shared.types import Digest, TaskCertificate, TaskDefinition, Verdict
+from shared.verification.method import Compute, Work
+from shared.verification.tensor import TensorDistance
 from shared.workflow import Phase, Task
 from tests.cast import peer_key_of
 from tests.chain_support import AGGREGATOR, PERFORMER, sha
@@ -261,6 +264,23 @@ async def test_an_output_that_no_proof_can_carry_is_a_failure() -> None:
         task_id = await desk.request(world.form())
         await until(lambda: task_in(desk, task_id).failure, "it failed")
         assert "NaN and infinities are refused" in str(task_in(desk, task_id).failure)
+
+
+class Wide(TensorDistance):
+    """What an embedding model gives for 4096 tokens: within every limit of a tensor, and in base64 over a proof's."""
+
+    async def prove(self, work: Work, compute: Compute) -> Output:
+        return TensorOutput({"states": encode_tensor(np.zeros((1, 4096, 768), np.float32))})
+
+
+@virtual
+async def test_a_result_that_makes_the_proof_too_large_is_a_failure_and_not_an_offence() -> None:
+    """Attesters refuse such a proof unread, and whoever signed it pays."""
+    async with World() as world, world.performer(methods={"tensor": Wide()}) as desk, running(desk.performer.run()):
+        task_id = await desk.request(world.form())
+        await until(lambda: task_in(desk, task_id).failure or task_in(desk, task_id).task_info, "it ended")
+        assert f"at most {MAX_PROOF_BYTES} are allowed" in str(task_in(desk, task_id).failure)
+        assert task_in(desk, task_id).task_info is None
 
 
 @virtual

@@ -250,6 +250,17 @@ async def test_a_definition_of_some_attesters_has_their_table() -> None:
         assert ruling(roster.table_of, later) == (Ignore, "unknown epoch")
 
 
+async def test_a_reorg_changes_the_tables_of_attester_sets_too() -> None:
+    """Whoever kept the old one would make certificates that the contract refuses until the epoch is over."""
+    some = replace(DEFINITION, id=0, terms=TaskTerms(attester_set=7))
+    chain = Chain(definitions=[some])
+    watch = RosterWatch(chain)
+    before = (await watch.refresh()).table_of(replace(task_info(), task_definition_id=0))
+    chain.tables[EPOCH] = replace(TABLE, entries=TABLE.entries[:-1])
+    after = (await watch.refresh()).table_of(replace(task_info(), task_definition_id=0))
+    assert (before.entries, after.entries) == (TABLE.entries, TABLE.entries[:-1])
+
+
 @pytest.mark.parametrize("question", ["epoch", "grace", "table", "beacon", "operators", "definition"])
 async def test_half_a_view_is_no_view(question: str) -> None:
     """The chain goes away in the middle: the former view stays whole."""

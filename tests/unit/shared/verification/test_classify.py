@@ -133,7 +133,11 @@ async def test_another_model() -> None:
 @pytest.mark.parametrize("index", range(10))
 async def test_one_score_nudged_by_eleven_tolerances(index: int) -> None:
     judgement = await verify(
-        CARD, DOCUMENTS[0], with_scores(await honest(), index, -11 * TOLERANCE), HONEST, reference=never_run
+        CARD,
+        DOCUMENTS[0],
+        with_scores(await honest(), index, -11 * TOLERANCE),
+        HONEST,
+        reference=reference_of("digits").forward,
     )
     assert (judgement.verdict, judgement.reason) == (Verdict.INVALID, InvalidReason.SCORES_DIFFER)
     assert 10.5 < judgement.score < 11.5

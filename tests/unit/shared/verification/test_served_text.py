@@ -26,6 +26,7 @@ from tests.onnx_support import digest_of
 from tests.openai_support import CompletionServer, manifest, serving
 
 VOCABULARY, KNOWN = 258, 64  # log-probabilities a position that the servers give
+FEW = 8
 MANIFEST = manifest("verses", VOCABULARY, KNOWN)
 DOCUMENT = InputDocument(prompt="And it came to pass")
 SAMPLED = Parameters(max_tokens=16, temperature=0.8, top_k=40)
@@ -55,14 +56,14 @@ def decoder(change: str = "") -> Model:
 
 
 @asynccontextmanager
-async def served(model: Model, style: Style = "vllm") -> AsyncIterator[Forward]:
+async def served(model: Model, style: Style = "vllm", served_as: bytes = MANIFEST) -> AsyncIterator[Forward]:
     """An engine on a server that runs this model under the name of the manifest."""
     async with serving(CompletionServer({"verses": model})) as server:
         engine = OpenAiEngine(server.url, max_loaded_bytes=1 << 20, style=style)
-        await engine.load(digest_of(MANIFEST), MANIFEST)
+        await engine.load(digest_of(served_as), served_as)
 
         async def forward(inputs: Tensors) -> Tensors:
-            return await engine.run(digest_of(MANIFEST), inputs)
+            return await engine.run(digest_of(served_as), inputs)
 
         try:
             yield forward
@@ -123,3 +124,14 @@ def runner_of_ids() -> Forward:
         return {"logits": model(inputs["ids"][0].tolist())[np.newaxis]}
 
     return forward
+
+
+@pytest.mark.parametrize("style", ["vllm", "openai"])
+@pytest.mark.parametrize("top_k", [0, FEW, FEW + 1])
+async def test_a_sampler_that_looks_beyond_what_servers_give_refutes_no_honest_text(style: Style, top_k: int) -> None:
+    """Behind a position that it reads, a server tells of the token that follows; when that was written, it did not."""
+    few, parameters = manifest("verses", VOCABULARY, FEW), Parameters(max_tokens=16, temperature=1.0, top_k=top_k)
+    async with served(decoder(), style, few) as performer, served(decoder(), style, few) as attester:
+        output = await prove(card(), DOCUMENT, performer, parameters)
+        judgement = await verify(card(), DOCUMENT, output, attester, parameters, reference=no_reference)
+    assert (judgement.verdict, judgement.reason) == (Verdict.VALID, None)
