@@ -281,6 +281,7 @@ def _card(model: bytes, audit: Audit, y: Any) -> ModelCard:
         inputs=(TensorSpec("x", "float32", (-1, y.shape[1])),),
         outputs=(TensorSpec("y", "float32", (-1, y.shape[1])),),
         tolerances={"y": Tolerance(relative=TOLERANCE, scale=float(np.abs(y).max()))},
+        reach={},
         text=None,
         trained_on="nothing",
         licence="MIT",

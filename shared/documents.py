@@ -141,6 +141,10 @@ def validate_input(card: ModelCard, document: InputDocument, parameters: Paramet
     if document.tensors is None:
         raise InputMismatch("tensors", f"tensors, as kind {card.kind} takes", "a prompt")
     check_arrays(card.inputs, document.tensors)
+    for name, reach in card.reach.items():
+        largest = float(np.abs(document.tensors[name]).max(initial=0.0))
+        if largest > reach:
+            raise InputMismatch(f"tensors.{name}", f"magnitudes up to {reach:g}", f"{largest:g}")
 
 
 def _known_parameters(card: ModelCard) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ from shared.card_parts import (
     Line,
     Measured,
     ModelFile,
+    Positive,
     Sequence,
     Service,
     Similarity,
@@ -75,6 +76,9 @@ class ModelCard(Form, frozen=True):
     outputs: Annotated[tuple[TensorSpec, ...], Meta(max_length=MAX_TENSORS)]
     # By output; of a decoder's `logits`, too. None in exact profiles.
     tolerances: Annotated[dict[Name, Tolerance], Meta(max_length=MAX_TENSORS)]
+    # By float input: the largest magnitude that a request may have. Beyond what was calibrated, rounding grows with the
+    # numbers and tolerances do not; whoever asks for that must not cost an honest performer its stake.
+    reach: Annotated[dict[Name, Positive], Meta(max_length=MAX_TENSORS)]
     text: TextSpec | None
     trained_on: Line
     licence: Line
@@ -112,6 +116,9 @@ def check_card(card: ModelCard) -> None:
         return
     _check_model(card)
     _check_tolerances(card)
+    floats = {spec.name for spec in card.inputs if spec.dtype.startswith("float") and card.text is None}
+    if not set(card.reach) <= floats:
+        raise CodecError(f"model card: a reach for {', '.join(sorted(floats)) or 'nothing'}, and for nothing else")
     if card.similarity is not None and card.similarity.output not in card.tolerances:
         raise CodecError(f"model card: similarity.output is one of {', '.join(sorted(card.tolerances))}")
     if card.kind == "classify":
@@ -123,7 +130,7 @@ def check_card(card: ModelCard) -> None:
 def _check_source(card: ModelCard) -> None:
     if card.model is not None or card.inputs or card.outputs or card.calibration is not None or card.golden is not None:
         raise CodecError("model card: kind json has no model, tensors, calibration or golden vectors")
-    if card.tolerances or card.profile is not Profile.EXACT_INT:
+    if card.tolerances or card.reach or card.profile is not Profile.EXACT_INT:
         raise CodecError("model card: kind json has no tolerances, and the profile exact-int")
     if card.feed is not None:
         _check_feed(card.feed)

@@ -202,6 +202,7 @@ def card_of(model: bytes, inputs: Tensors, outputs: Tensors, audit: Audit, toler
         inputs=specs(inputs),
         outputs=specs(outputs),
         tolerances={name: Tolerance(relative=tolerance, scale=float(np.abs(y).max())) for name, y in outputs.items()},
+        reach={},
         text=None,
         trained_on="nothing",
         licence="MIT",

@@ -32,6 +32,7 @@ def make_card(**changes: Any) -> ModelCard:
         inputs=(TensorSpec("x", "float32", (-1, 3)),),
         outputs=(TensorSpec("y", "float32", (-1, 3)), TensorSpec("n", "int64", (2,))),
         tolerances={"y": Tolerance(relative=1e-5, scale=10.0)},
+        reach={},
         text=None,
         trained_on="nothing",
         licence="MIT",

@@ -13,7 +13,7 @@ from poi.calibration.audit import batches_of, calibrate_audit, openings
 from poi.calibration.cheats import changed_models
 from poi.calibration.draft import cid_of, draft_card
 from poi.calibration.golden import golden_vectors
-from poi.calibration.limits import score_of, with_limits
+from poi.calibration.limits import score_of, with_limits, with_reach
 from poi.calibration.matrix import honest_matrix
 from poi.calibration.measure import Caught, Honest, Spread, run_matrix, spread_of, try_cheat
 from poi.calibration.progress import Progress
@@ -80,7 +80,7 @@ async def calibrate(
     with progress.of("distances between honest runs"):
         computed = [reference.run(sample.inputs) for sample in work]
         spread = await spread_of(draft, work, honest, computed)
-        limited = with_limits(draft, spread, computed)
+        limited = with_reach(with_limits(draft, spread, computed), [sample.inputs for sample in work])
     attester = Compute(runner.forward, reference.forward)
     if limited.sequence is not None:
         limited = await _with_sequence(limited, model, documents, attester, progress)

@@ -16,6 +16,7 @@ from shared.interfaces import Tensors
 from shared.profiles import MAX_MARGIN, MAX_RELATIVE_TOLERANCE
 
 HEADROOM: Final = 4.0  # over the largest honest distance: nobody has measured on all the hardware there is
+REACH: Final = 2.0  # times the largest magnitude among the samples
 FLOOR: Final = 1e-6  # of the scale: eight float32 steps, where the configurations at hand happen to agree
 ADVICE: Final = "Look for what differs (TF32, a quantised provider, kernels that change with the batch), or take "
 
@@ -32,6 +33,16 @@ def with_limits(draft: ModelCard, spread: Spread, reference: Sequence[Tensors]) 
         return card
     margin = _margin(draft, spread, tolerances["logits"].scale)
     return msgspec.structs.replace(card, text=msgspec.structs.replace(draft.text, margin=margin))
+
+
+def with_reach(card: ModelCard, inputs: Sequence[Tensors]) -> ModelCard:
+    """Requests may go twice as far as the samples: rounding grows as the numbers do, and tolerances are four times what
+    was seen of it."""
+    if card.text is not None:
+        return card
+    floats = [spec.name for spec in card.inputs if spec.dtype.startswith("float")]
+    largest = {name: max(float(np.abs(each[name]).max(initial=0.0)) for each in inputs) for name in floats}
+    return msgspec.structs.replace(card, reach={name: REACH * most for name, most in largest.items() if most > 0})
 
 
 def score_of(card: ModelCard, distances: Unit) -> float:

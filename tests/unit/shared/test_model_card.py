@@ -362,3 +362,18 @@ def test_no_flipped_byte_gives_another_card_of_the_same_bytes(at: int, flip: int
 def test_any_bytes_are_a_card_or_a_codec_error(data: bytes) -> None:
     with pytest.raises(CodecError):
         decode_card(data)
+
+
+@pytest.mark.parametrize("reach", [{"z": 1.0}, {"x": 1.0, "n": 2.0}])
+def test_a_reach_is_of_a_float_input(reach: dict[str, float]) -> None:
+    check_card(make_card(reach={"x": 1.0}))
+    with pytest.raises(CodecError, match="a reach for x, and for nothing else"):
+        check_card(make_card(reach=reach))
+    with pytest.raises(CodecError, match="a reach for nothing"):
+        check_card(msgspec.structs.replace(TEXT, reach={"past_keys": 1.0}))
+
+
+@pytest.mark.parametrize("reach", [0.0, -1.0, 1e31])
+def test_a_reach_has_bounds(reach: float) -> None:
+    with pytest.raises(CodecError):
+        decode_card(encode_canonical(make_card(reach={"x": reach})))
