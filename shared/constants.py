@@ -45,6 +45,7 @@ HEDGE_SECONDS = 0.3  # the next source is asked after this silence
 
 # --- inference -----------------------------------------------------------------------------------
 MAX_TEXT_TOKENS = 4096  # prompt and output together: a prefill of so many takes a CPU its minute; a card may lower it
+MAX_ANSWER_BYTES = 256 * 1024  # of a service or a source: four times the next, it may say more than a card selects
 MAX_JSON_OUTPUT_CHARACTERS = 64 * 1024  # what a service or a source may answer: a page of text, or a few hundred prices
 MAX_TENSOR_ELEMENTS = 4 << 20
 MAX_TENSOR_RANK = 8

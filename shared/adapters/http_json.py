@@ -9,9 +9,9 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
+from shared.constants import MAX_ANSWER_BYTES
 from shared.errors import ServiceFailed
 
-MAX_ANSWER_BYTES: Final = 256 * 1024  # four times what a proof may hold: a source may say more than the card selects
 MAX_CONNECTIONS: Final = 16
 _READ_BYTES: Final = 64 * 1024
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 import msgspec
 
 from shared.canonical import check_depth, decode_json, encode_canonical
-from shared.constants import MAX_JSON_OUTPUT_CHARACTERS
+from shared.constants import MAX_ANSWER_BYTES, MAX_JSON_OUTPUT_CHARACTERS
 from shared.documents import JsonOutput, Output
 from shared.errors import CodecError, ServiceFailed
 from shared.reasons import InvalidReason
-
-MAX_ANSWER_BYTES = 256 * 1024
 
 
 def read_answer(answer: bytes, who: str) -> object:

@@ -9,8 +9,9 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from shared.adapters.http_json import MAX_ANSWER_BYTES, open_caller
+from shared.adapters.http_json import open_caller
 from shared.adapters.memory.services import FunctionCaller, Service
+from shared.constants import MAX_ANSWER_BYTES
 from shared.errors import ServiceFailed
 from shared.interfaces import Caller
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 
-from shared.adapters.http_json import MAX_ANSWER_BYTES
+from shared.constants import MAX_ANSWER_BYTES
 from shared.errors import ServiceFailed
 
 Service = Callable[[bytes | None], bytes]
