@@ -6,13 +6,12 @@ import asyncio
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from io import BytesIO
 from weakref import WeakValueDictionary
 
 from performer.earnings import Earnings
 from performer.ledger import BUSY, TaskLedger
 from shared.constants import FETCH_TIMEOUT_SECONDS, MAX_DEADLINE_SECONDS, MAX_INPUT_BYTES, MAX_PARAMETERS_BYTES
-from shared.content.unixfs import build_file
+from shared.content.unixfs import cid_of
 from shared.crypto import ecdsa
 from shared.digests import Domain
 from shared.documents import InputDocument, ModelCard, Parameters, decode_input, decode_parameters, validate_input
@@ -22,7 +21,7 @@ from shared.json_forms import FieldError, from_hex, request_from_json
 from shared.model_library import ModelLibrary
 from shared.roster import Roster
 from shared.seeds import is_seed_known
-from shared.types import Address, Cid, TaskDefinition, TaskRequest
+from shared.types import Address, TaskDefinition, TaskRequest
 from shared.validation import is_canonical_cid
 from shared.workflow import Task
 
@@ -237,14 +236,9 @@ def _read(
         raise RequestRefused(INVALID_PARAMS, str(error), error.field, error.expected) from None
     if not is_canonical_cid(request.input_cid):
         raise RequestRefused(INVALID_PARAMS, "not a CID", "request.inputCid", "a canonical CIDv1 in base32")
-    if document is not None and (cid := _cid_of(document)) != request.input_cid:
+    if document is not None and (cid := cid_of(document)) != request.input_cid:
         raise RequestRefused(INPUT_REFUSED, "the input is not what its CID says", "request.inputCid", cid)
     return request, signature, document
-
-
-def _cid_of(document: bytes) -> Cid:
-    cid, _ = build_file(BytesIO(document), lambda _: None)
-    return cid
 
 
 def _read_document(form: object) -> bytes | None:

@@ -9,14 +9,13 @@ import asyncio
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from shared.adapters import deploy
 from shared.adapters.chain_evm import EvmClient, Sender
 from shared.adapters.signers import LocalIdentitySigner
-from shared.content.unixfs import build_file
+from shared.content.unixfs import cid_of
 from shared.crypto import keystore
 from shared.crypto.keystore import NodeKeys
 from shared.documents import ModelCard, decode_card
@@ -79,13 +78,13 @@ class Model:
         card = decode_card(card_bytes)
         if (
             card.model is None
-            or _cid_of(model) != card.model.cid
+            or cid_of(model) != card.model.cid
             or hashlib.sha256(model).hexdigest() != card.model.sha256
         ):
             raise ConfigError(f"{folder / 'card.json'} is of another model.onnx; run `poi calibrate` again")
-        if card.golden is None or _cid_of(golden) != card.golden.cid:
+        if card.golden is None or cid_of(golden) != card.golden.cid:
             raise ConfigError(f"{folder / 'card.json'} names other golden vectors; run `poi calibrate` again")
-        return cls(folder.name, card, _cid_of(card_bytes))
+        return cls(folder.name, card, cid_of(card_bytes))
 
 
 @dataclass(frozen=True)
@@ -200,8 +199,3 @@ async def _register(client: EvmClient, member: Member, deployment: deploy.Deploy
 
 def _sender(client: EvmClient, keys: NodeKeys, chain_id: int) -> Sender:
     return Sender(client, LocalIdentitySigner(keys.operator), chain_id, poll_seconds=POLL_SECONDS)
-
-
-def _cid_of(data: bytes) -> Cid:
-    cid, _ = build_file(BytesIO(data), lambda _: None)
-    return cid

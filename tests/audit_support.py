@@ -14,14 +14,14 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from poi.calibration.audit import on_engine
 from shared.adapters.engine_onnx import OnnxEngine
 from shared.adapters.onnx_audit import split
-from shared.card_parts import Audit, Calibration, Golden, ModelFile, Tolerance
+from shared.card_parts import Audit, ModelFile, Tolerance
 from shared.documents import BatchOutput, InputDocument, Parameters
 from shared.interfaces import Tensors
 from shared.model_card import ModelCard, check_card
-from shared.profiles import Profile
 from shared.tensors import TensorSpec, encode_tensor
 from shared.types import Address, Digest
 from shared.verification.method import AuditRuns, Compute, Forward, Work
+from tests.cards import make_card
 
 FLOAT, INT64 = int(TensorProto.FLOAT), int(TensorProto.INT64)
 Floats = npt.NDArray[np.float32]
@@ -192,24 +192,12 @@ def card_of(model: bytes, inputs: Tensors, outputs: Tensors, audit: Audit, toler
             for name, array in arrays.items()
         )
 
-    card = ModelCard(
-        version=2,
-        name="test",
-        kind="tensor",
+    card = make_card(
         method="batch-audit",
-        profile=Profile.FP32,
         model=ModelFile(cid="bafkrei", sha256=hashlib.sha256(model).hexdigest(), size=len(model), opset=17),
         inputs=specs(inputs),
         outputs=specs(outputs),
         tolerances={name: Tolerance(relative=tolerance, scale=float(np.abs(y).max())) for name, y in outputs.items()},
-        reach={},
-        text=None,
-        trained_on="nothing",
-        licence="MIT",
-        made_by="hand",
-        quality={},
-        calibration=Calibration(engines=(), samples=1, configurations={}, honest_max=0.0, cheats={}, separation=4.0),
-        golden=Golden(cid="bafkrei", vectors=1),
         audit=audit,
     )
     check_card(card)

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from shared.adapters.memory.content import ContentHub
+from shared.content.unixfs import cid_of
 from shared.crypto import bls
 from shared.digests import Domain
 from shared.documents import ProofObject, encode_proof
@@ -41,7 +42,7 @@ from shared.types import (
 from shared.validation import GossipRules
 from tests.chain_support import AGGREGATOR, ETHER, PERFORMER, POWER_UNIT, Person, attesters, sha
 from tests.simnet.virtual_time import VirtualClock
-from tests.toy_model import CARD_CID, DATA, DEFINITION, DOCUMENT, MODEL_HASH, OUTPUT, cid_of
+from tests.toy_model import CARD_CID, DATA, DEFINITION, DOCUMENT, MODEL_HASH, OUTPUT
 
 REQUESTER = Person("requester")
 

@@ -11,13 +11,14 @@ from typing import Any
 
 import aiohttp
 
+from shared.content.unixfs import cid_of
 from shared.json_forms import to_hex
 from shared.types import Digest
 from tests.cast import REQUESTER
 from tests.chain_support import PERFORMER, Person
 from tests.content_support import serving
 from tests.roles import PerformerDesk, World
-from tests.toy_model import DEFINITION, DOCUMENT, cid_of
+from tests.toy_model import DEFINITION, DOCUMENT
 
 
 @dataclass

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from io import BytesIO
 
 import msgspec
 import numpy as np
@@ -12,18 +11,13 @@ import numpy as np
 from shared.adapters.memory.engine import FunctionEngine, FunctionModel
 from shared.canonical import encode_canonical
 from shared.card_parts import Golden, ModelFile, Tolerance
-from shared.content.unixfs import build_file
+from shared.content.unixfs import cid_of
 from shared.documents import ClassifyOutput, InputDocument, Parameters, encode_input
 from shared.golden import GoldenVector, encode_golden
 from shared.interfaces import Tensors
 from shared.tensors import TensorSpec, encode_tensor
-from shared.types import Cid, Digest, TaskDefinition, TaskTerms
+from shared.types import Digest, TaskDefinition, TaskTerms
 from tests.cards import make_card, make_text_card
-
-
-def cid_of(data: bytes) -> Cid:
-    return build_file(BytesIO(data), lambda _: None)[0]
-
 
 WEIGHTS = (np.arange(12, dtype=np.float32).reshape(4, 3) % 5 - 2) / 7
 MODEL = b"scores = x @ WEIGHTS"

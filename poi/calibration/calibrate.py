@@ -11,7 +11,7 @@ import msgspec
 
 from poi.calibration.audit import batches_of, calibrate_audit, openings
 from poi.calibration.cheats import changed_models
-from poi.calibration.draft import cid_of, draft_card
+from poi.calibration.draft import draft_card
 from poi.calibration.golden import golden_vectors
 from poi.calibration.limits import score_of, with_limits, with_reach
 from poi.calibration.matrix import honest_matrix
@@ -25,6 +25,7 @@ from poi.calibration.subject import Sample, tensor_samples, text_samples
 from shared.adapters.onnx_precision import Precision, convert
 from shared.adapters.onnx_runner import Runner
 from shared.card_parts import Calibration, Golden
+from shared.content.unixfs import cid_of
 from shared.documents import InputDocument, ModelCard
 from shared.errors import InferenceFailed
 from shared.golden import encode_golden

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,12 +15,11 @@ from google.protobuf.message import DecodeError
 from shared.canonical import decode_json, encode_canonical
 from shared.card_parts import Calibration, Golden, ModelFile, Tolerance
 from shared.constants import MAX_CARD_BYTES
-from shared.content.unixfs import build_file
+from shared.content.unixfs import cid_of
 from shared.documents import ModelCard
 from shared.errors import CodecError, ConfigError
 from shared.model_card import METHODS_OF
 from shared.profiles import MIN_SEPARATION, Profile
-from shared.types import Cid
 
 # The methods whose numbers come from here.
 CALIBRATED: Final = ("tensor", "exact", "text", "sequential", "batch-audit", "similarity")
@@ -63,11 +61,6 @@ def draft_card(folder: Path, *, profile: str | None = None, method: str | None =
         raise ConfigError(f"{folder}: {error}; models/README.md says what belongs into the folder") from None
     ones = {name: Tolerance(relative=1.0, scale=1.0) for name in _toleranced(draft)}
     return msgspec.structs.replace(draft, tolerances=ones), model
-
-
-def cid_of(data: bytes) -> Cid:
-    cid, _ = build_file(io.BytesIO(data), lambda _: None)
-    return cid
 
 
 def _form(about: Mapping[str, Any], quality: Any, file: ModelFile) -> dict[str, Any]:

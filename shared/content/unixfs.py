@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from io import BytesIO
 from typing import BinaryIO
 
 from shared.constants import CHUNK_BYTES, MAX_BLOCK_BYTES, MAX_DAG_DEPTH, MAX_LINKS
@@ -90,6 +91,12 @@ def build_file(stream: BinaryIO, put: Callable[[Block], None], profile: Profile 
         builder.add_leaf(chunk)
     root = builder.finish()
     return root.cid, root.file_bytes
+
+
+def cid_of(data: bytes) -> Cid:
+    """What `build_file` makes of these bytes, without keeping a block."""
+    cid, _ = build_file(BytesIO(data), lambda _: None)
+    return cid
 
 
 def _chunks(stream: BinaryIO, size: int) -> Iterator[bytes]:

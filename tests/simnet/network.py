@@ -14,6 +14,7 @@ from shared.adapters.memory.content import ContentHub
 from shared.adapters.memory.gossip import Link, MemoryGossip, MemoryHub
 from shared.adapters.terms import NetworkTerms
 from shared.batch import decode_document, document_cid
+from shared.content.unixfs import cid_of
 from shared.errors import RequestRefused
 from shared.json_forms import request_to_json, to_hex
 from shared.messages import AbstainMessage, Topics, VoteMessage
@@ -39,7 +40,6 @@ from tests.simnet.models import engine_of, shipped
 from tests.simnet.node import SimNode, Unreachable, World
 from tests.simnet.plan import Plan, person
 from tests.simnet.virtual_time import START
-from tests.toy_model import cid_of
 
 LOOK_SECONDS = 0.05
 ASK_AGAIN_SECONDS = 0.5

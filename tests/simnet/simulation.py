@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import Any, Concatenate, ParamSpec
 from unittest.mock import patch
 
+from shared.content.unixfs import cid_of
 from shared.crypto import bls
 from shared.types import Role, TaskTerms
 from tests.cast import peer_key_of
@@ -21,7 +22,6 @@ from tests.simnet.network import Network
 from tests.simnet.node import SimNode
 from tests.simnet.plan import HONEST, Plan, person
 from tests.simnet.virtual_time import run_virtual
-from tests.toy_model import cid_of
 
 P = ParamSpec("P")
 Scenario = Callable[Concatenate[Network, P], Coroutine[Any, Any, None]]

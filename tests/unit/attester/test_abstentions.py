@@ -15,6 +15,7 @@ from shared.adapters.memory.engine import FunctionEngine, FunctionModel
 from shared.canonical import encode_canonical
 from shared.constants import FETCH_TIMEOUT_SECONDS, MAX_INPUT_BYTES
 from shared.content.cid import Codec, make_block
+from shared.content.unixfs import cid_of
 from shared.documents import (
     InputDocument,
     encode_input,
@@ -38,7 +39,6 @@ from tests.toy_model import (
     MODEL,
     MODEL_HASH,
     X,
-    cid_of,
     engine_of,
     multiply,
 )

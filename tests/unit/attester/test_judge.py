@@ -11,6 +11,7 @@ import pytest
 
 from shared.constants import MAX_PROOF_BYTES
 from shared.content.cid import Codec, make_block
+from shared.content.unixfs import cid_of
 from shared.documents import (
     ClassifyOutput,
     ProofObject,
@@ -34,7 +35,6 @@ from tests.toy_model import (
     MODEL,
     MODEL_HASH,
     OUTPUT,
-    cid_of,
     document_of,
 )
 

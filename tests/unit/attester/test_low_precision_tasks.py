@@ -16,6 +16,7 @@ from shared.adapters.memory.store import MemoryFile, MemoryStore
 from shared.adapters.onnx_runner import Runner
 from shared.canonical import encode_canonical
 from shared.card_parts import Golden
+from shared.content.unixfs import cid_of
 from shared.documents import InputDocument, Parameters, data_of, decode_parameters, encode_input, encode_parameters
 from shared.golden import GoldenVector, encode_golden
 from shared.messages import TaskMessage
@@ -31,7 +32,6 @@ from tests.inference_support import MODELS, reference_of
 from tests.listening import virtual
 from tests.roles import World
 from tests.sequence_support import bf16, bf16_card
-from tests.toy_model import cid_of
 
 MODEL = (MODELS / "text" / "model.onnx").read_bytes()
 PROMPTS = ("In the beginning", "And it came to pass", "The wise man", "Behold, I will")

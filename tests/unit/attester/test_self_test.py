@@ -23,6 +23,7 @@ from shared.adapters.memory.engine import FunctionEngine, FunctionModel
 from shared.canonical import encode_canonical
 from shared.card_parts import Golden
 from shared.constants import SELF_TEST_RETRY_SECONDS, SELF_TEST_SECONDS
+from shared.content.unixfs import cid_of
 from shared.golden import GoldenVector, encode_golden
 from shared.interfaces import Tensors
 from shared.messages import AbstainMessage, VoteMessage
@@ -39,7 +40,7 @@ from tests.chain_support import PERFORMER
 from tests.judging import LABEL_2, repeat
 from tests.listening import running, until, virtual
 from tests.roles import World
-from tests.toy_model import CARD, CARD_CID, GOLDEN, GOLDEN_BYTES, MODEL_HASH, OUTPUT, X, cid_of, multiply
+from tests.toy_model import CARD, CARD_CID, GOLDEN, GOLDEN_BYTES, MODEL_HASH, OUTPUT, X, multiply
 
 UNFIT = AbstainReason.SELF_TEST_FAILED
 TOLERANCE = CARD.tolerances["scores"].absolute

@@ -11,6 +11,7 @@ from shared.adapters.memory.services import FunctionCaller, Service
 from shared.canonical import encode_canonical
 from shared.card_parts import Feed
 from shared.card_parts import Service as ServicePart
+from shared.content.unixfs import cid_of
 from shared.documents import JsonOutput, decode_proof
 from shared.messages import TaskMessage
 from shared.model_card import ModelCard
@@ -24,7 +25,6 @@ from tests.cards import make_json_card
 from tests.chain_support import PERFORMER
 from tests.listening import running, virtual
 from tests.roles import World
-from tests.toy_model import cid_of
 
 EXECUTE, VALIDATE, SOURCE = "http://own/execute", "http://own/validate", "https://prices.example/eth"
 DOCUMENT = b'{"prompt":"21"}'

@@ -10,6 +10,7 @@ from structlog.testing import capture_logs
 
 from attester import service
 from shared.adapters.memory.store import MemoryFile, MemoryVoteGuard
+from shared.content.unixfs import cid_of
 from shared.errors import TransportError
 from shared.interfaces import VoteGuard
 from shared.messages import AbstainMessage, TaskMessage, VoteMessage
@@ -20,7 +21,7 @@ from tests.chain_support import PERFORMER
 from tests.judging import AWAY, ScriptedJudge, abstain, bare, now, repeat, saying
 from tests.listening import virtual
 from tests.roles import World
-from tests.toy_model import DOCUMENT, cid_of
+from tests.toy_model import DOCUMENT
 
 
 # --- abstaining and trying again -----------------------------------------------------------------------

@@ -13,6 +13,7 @@ from shared.constants import (
     MAX_DEADLINE_SECONDS,
     MAX_PARAMETERS_BYTES,
 )
+from shared.content.unixfs import cid_of
 from shared.crypto.ecdsa import HALF_ORDER
 from shared.errors import StoreFull
 from shared.json_forms import to_hex
@@ -22,7 +23,7 @@ from tests.cast import REQUESTER
 from tests.chain_support import PERFORMER, Person
 from tests.doors import REQUEST_FIELDS, Door, FormOf, asking, open_door, saying
 from tests.roles import World
-from tests.toy_model import DEFINITION, DOCUMENT, MODEL_HASH, cid_of, document_of
+from tests.toy_model import DEFINITION, DOCUMENT, MODEL_HASH, document_of
 
 SECP256K1_ORDER = 2 * HALF_ORDER + 1
 

@@ -16,12 +16,13 @@ from shared.constants import (
     MAX_RPC_BODY_BYTES,
 )
 from shared.content.cid import Codec, make_block
+from shared.content.unixfs import cid_of
 from shared.documents import InputDocument, encode_input
 from shared.tensors import TensorSpec
 from shared.types import TaskDefinition
 from tests.cards import make_card
 from tests.doors import Door, asking, open_door
-from tests.toy_model import DOCUMENT, MODEL_HASH, X, cid_of, document_of
+from tests.toy_model import DOCUMENT, MODEL_HASH, X, document_of
 
 
 @pytest.fixture

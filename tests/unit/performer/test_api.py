@@ -18,6 +18,7 @@ from shared.constants import (
     LONG_POLL_SECONDS,
     MAX_LONG_POLLS,
 )
+from shared.content.unixfs import cid_of
 from shared.json_forms import certificate_from_json, to_hex
 from shared.types import Digest, TaskDefinition, TaskRequest
 from shared.workflow import Certified, DeadlinePassed, Failed, Inclusion, Performed, SettledOnChain, Submitted
@@ -25,7 +26,7 @@ from tests.cast import beacon_of
 from tests.chain_support import PERFORMER, Person, sha
 from tests.doors import REQUEST_FIELDS, Door, asking, open_door
 from tests.listening import until
-from tests.toy_model import DATA, DEFINITION, MODEL_HASH, OUTPUT, cid_of
+from tests.toy_model import DATA, DEFINITION, MODEL_HASH, OUTPUT
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from poi.client import PoiClient
+from shared.content.unixfs import cid_of
 from shared.documents import InputDocument, Output, encode_input
 from shared.errors import RequestRefused
 from shared.json_forms import request_from_json, to_hex
@@ -22,7 +23,7 @@ from tests.chain_support import sha
 from tests.doors import Door, asking, open_door
 from tests.listening import running, until, virtual
 from tests.roles import World
-from tests.toy_model import OUTPUT, cid_of
+from tests.toy_model import OUTPUT
 
 PROMPT = encode_input(InputDocument(prompt="hello"))
 A_BEACON = "the seed of this task must be the beacon of the epoch or of the one before"

@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 from performer.service import PARALLEL_RUNS
 from shared import messages
 from shared.constants import MAX_PROOF_BYTES, REPUBLISH_SECONDS
+from shared.content.unixfs import cid_of
 from shared.crypto import ecdsa
 from shared.documents import Output, TensorOutput, decode_proof
 from shared.errors import TransportError
@@ -26,7 +27,7 @@ from tests.cast import peer_key_of
 from tests.chain_support import AGGREGATOR, PERFORMER, sha
 from tests.listening import Bystander, running, until, virtual
 from tests.roles import PerformerDesk, World
-from tests.toy_model import CARD_CID, DATA, MODEL, MODEL_HASH, OUTPUT, cid_of, document_of, engine_of, multiply
+from tests.toy_model import CARD_CID, DATA, MODEL, MODEL_HASH, OUTPUT, document_of, engine_of, multiply
 
 
 def now() -> float:

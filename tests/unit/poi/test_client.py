@@ -14,6 +14,7 @@ import pytest
 
 from poi import client as client_module
 from poi.client import Nonces, PerformerUnreachable, PoiClient, UntrueAnswer
+from shared.content.unixfs import cid_of
 from shared.crypto import ecdsa
 from shared.errors import CodecError, PoiError, RequestRefused
 from shared.json_forms import request_from_json, to_hex
@@ -24,7 +25,7 @@ from tests.chain_support import PERFORMER, Person
 from tests.doors import Door, open_door
 from tests.false_doors import DOCUMENT_TEXT, NETWORK, TASK_ID, answered, result
 from tests.listening import until
-from tests.toy_model import DOCUMENT, MODEL_HASH, cid_of
+from tests.toy_model import DOCUMENT, MODEL_HASH
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import pytest
 
 from poi.client import UntrueAnswer
 from shared.canonical import encode_canonical
+from shared.content.unixfs import cid_of
 from shared.documents import TensorOutput, TextOutput
 from shared.errors import CodecError, Reject
 from shared.json_forms import certificate_to_json, to_hex
@@ -18,7 +19,7 @@ from shared.types import Verdict
 from shared.workflow import Phase
 from tests.cast import Cast
 from tests.false_doors import NETWORK, answered, result
-from tests.toy_model import DATA, OUTPUT, cid_of
+from tests.toy_model import DATA, OUTPUT
 
 # --- believing ---------------------------------------------------------------------------------------
 CAST = Cast()

@@ -15,6 +15,7 @@ from shared.adapters.memory.engine import FunctionEngine
 from shared.canonical import encode_canonical
 from shared.constants import FETCH_TIMEOUT_SECONDS, MAX_CARD_BYTES
 from shared.content.cid import Codec, make_block
+from shared.content.unixfs import cid_of
 from shared.errors import InferenceFailed, ModelMismatch
 from shared.model_card import ModelCard
 from shared.model_library import CardUnavailable, ModelLibrary, ModelUnavailable
@@ -23,7 +24,7 @@ from shared.types import Address, Cid, Digest, TaskDefinition
 from tests.chain_support import PERFORMER
 from tests.listening import running, until, virtual
 from tests.roles import World, library_on
-from tests.toy_model import CARD, CARD_BYTES, CARD_CID, DEFINITION, MODEL, MODEL_HASH, OUTPUT, cid_of, engine_of
+from tests.toy_model import CARD, CARD_BYTES, CARD_CID, DEFINITION, MODEL, MODEL_HASH, OUTPUT, engine_of
 
 X = {"x": np.array([[1, 4, 1, 0]], np.float32)}
 

@@ -16,11 +16,11 @@ from rich.console import Console
 from poi.calibration import cheats
 from poi.calibration.calibrate import Calibrated, calibrate
 from poi.calibration.command import Options, main
-from poi.calibration.draft import cid_of
 from poi.calibration.golden import golden_vectors
 from poi.calibration.report import write_report
 from poi.cheats.weights import WEIGHT_CHEATS
 from poi.deployment import Model
+from shared.content.unixfs import cid_of
 from shared.crypto import keystore
 from shared.documents import decode_card
 from shared.errors import CalibrationFailed, ConfigError, InferenceFailed

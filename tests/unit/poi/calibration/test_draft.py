@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from poi.calibration.draft import cid_of, draft_card
+from poi.calibration.draft import draft_card
 from shared.card_parts import Tolerance
+from shared.content.unixfs import cid_of
 from shared.errors import ConfigError
 from shared.profiles import Profile
 from tests.calibration_support import copied
