@@ -18,7 +18,7 @@ import msgspec
 from aiohttp import web
 
 from attester.evidence import EvidenceLocker, Sealed
-from shared.adapters.content_gateway import SEND_SECONDS, ClientLimits
+from shared.adapters.content.gateway import SEND_SECONDS, ClientLimits
 from shared.adapters.http import CORS
 from shared.json_forms import FieldError, from_hex
 from shared.types import Digest

@@ -25,7 +25,7 @@ from shared.adapters.chain_evm import (
     discover,
 )
 from shared.adapters.chain_evm.history import Slash, SlashState
-from shared.adapters.content_network import EmbeddedContentStore
+from shared.adapters.content.store import EmbeddedContentStore
 from shared.adapters.signers import LocalIdentitySigner
 from shared.config import Config, LogConfig
 from shared.constants import GWEI

@@ -21,7 +21,7 @@ from shared.adapters.chain_evm import (
     discover,
 )
 from shared.adapters.clock import SystemClock
-from shared.adapters.content_network import EmbeddedContentStore
+from shared.adapters.content.store import EmbeddedContentStore
 from shared.adapters.counting import CountingGossip, CountingSettlement
 from shared.adapters.engines import OpenEngine, engines_by_profile, open_engine, open_reference
 from shared.adapters.gossip_libp2p import LibP2PGossip

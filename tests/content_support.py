@@ -14,8 +14,8 @@ from typing import Any, Protocol
 
 from aiohttp import web
 
-from shared.adapters.content_gateway import RAW
-from shared.adapters.content_network import EmbeddedContentStore
+from shared.adapters.content.gateway import RAW
+from shared.adapters.content.store import EmbeddedContentStore
 from shared.adapters.memory.content import ContentHub, MemoryContentStore
 from shared.content.cid import Block, Codec, make_block
 from shared.content.dagpb import Link, bytes_field, encode_node, varint_field

@@ -17,7 +17,7 @@ from poi.testnet.processes import NodeProcess, Supervisor
 from shared.adapters import deploy
 from shared.adapters.anvil import Anvil, AnvilSettings
 from shared.adapters.chain_evm import EventReader, EvmClient, EvmOperatorReader
-from shared.adapters.content_network import EmbeddedContentStore
+from shared.adapters.content.store import EmbeddedContentStore
 from shared.errors import PoiError
 from shared.types import Fees
 

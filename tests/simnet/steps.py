@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Self
 
-from shared.adapters.content_hedge import Source
+from shared.adapters.content.race import Source
 from shared.adapters.memory.chain import MemoryChain
 from shared.adapters.memory.content import ContentHub, MemoryContentStore
 from shared.adapters.memory.gossip import MemoryGossip, MemoryHub

@@ -10,8 +10,8 @@ import asyncio
 import io
 from collections.abc import AsyncGenerator
 
-from shared.adapters.content_hedge import Meter, Source, SourceFailed
-from shared.adapters.content_read import ContentReader
+from shared.adapters.content.race import Meter, Source, SourceFailed
+from shared.adapters.content.read import ContentReader
 from shared.content.cid import Block, verify_block
 from shared.content.unixfs import build_file, is_complete
 from shared.errors import CodecError, ContentCorrupt

@@ -15,7 +15,7 @@ from attester.api import EvidenceDoor
 from attester.evidence import EvidenceLocker, Sealed
 from poi import evidence as command
 from poi.client import EvidenceRefused, reveal_evidence
-from shared.adapters.content_gateway import ClientLimits
+from shared.adapters.content.gateway import ClientLimits
 from shared.adapters.http import CORS
 from shared.errors import CodecError, ConfigError
 from shared.evidence import commit, decode_opening, encode_evidence, encode_opening

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from shared.adapters.content_embedded import BlockFiles, Pins
+from shared.adapters.content.embedded import BlockFiles, Pins
 from shared.content.cid import Codec, make_block
 from shared.errors import CodecError, StoreBusy, StoreCorrupt
 from shared.types import Cid

@@ -15,11 +15,11 @@ from typing import BinaryIO, ParamSpec, Self, TypeVar
 import aiohttp
 from aiohttp import web
 
-from shared.adapters.content_embedded import BlockFiles, Pins
-from shared.adapters.content_fetch import GatewaySource, open_session
-from shared.adapters.content_gateway import ClientLimits, Gateway
-from shared.adapters.content_hedge import Source, SourceFailed
-from shared.adapters.content_read import ContentReader
+from shared.adapters.content.embedded import BlockFiles, Pins
+from shared.adapters.content.fetch import GatewaySource, open_session
+from shared.adapters.content.gateway import ClientLimits, Gateway
+from shared.adapters.content.race import Source, SourceFailed
+from shared.adapters.content.read import ContentReader
 from shared.content.cid import Block
 from shared.content.unixfs import build_file
 from shared.errors import CodecError, ContentError, StoreError

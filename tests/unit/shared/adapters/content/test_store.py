@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from shared.adapters import content_embedded
-from shared.adapters.content_network import EmbeddedContentStore
+from shared.adapters.content import embedded as content_embedded
+from shared.adapters.content.store import EmbeddedContentStore
 from shared.constants import CHUNK_BYTES
 from shared.errors import ContentError, ContentUnavailable, StoreBusy, StoreError
 from shared.types import Address, Cid
@@ -258,7 +258,7 @@ async def test_an_add_that_is_cancelled_stops_at_the_next_block(tmp_path, monkey
 ADDING = """
 import asyncio, random, sys
 from pathlib import Path
-from shared.adapters.content_network import EmbeddedContentStore
+from shared.adapters.content.store import EmbeddedContentStore
 
 async def main(root, seed):
     numbers = random.Random(seed)
@@ -315,7 +315,7 @@ MEASURING = """
 import asyncio, re, sys
 from pathlib import Path
 from aiohttp import web
-from shared.adapters.content_network import EmbeddedContentStore
+from shared.adapters.content.store import EmbeddedContentStore
 from shared.types import Address
 
 OWNER = Address(bytes(20))

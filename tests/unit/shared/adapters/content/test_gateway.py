@@ -14,7 +14,7 @@ import pytest
 from aiohttp import web
 
 from shared.adapters import content_gateway
-from shared.adapters.content_gateway import CAR, RAW, ClientLimits, Gateway, client_of
+from shared.adapters.content.gateway import CAR, RAW, ClientLimits, Gateway, client_of
 from shared.content.car import read_car
 from shared.content.cid import Block, Codec, make_block
 from shared.types import Cid

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from typing import Protocol
 
-from shared.adapters.content_hedge import Source, SourceFailed, SourceOrder, race
+from shared.adapters.content.race import Source, SourceFailed, SourceOrder, race
 from shared.content.cid import Block
 from shared.content.unixfs import Walk
 from shared.errors import ContentUnavailable

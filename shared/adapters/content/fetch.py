@@ -13,8 +13,8 @@ import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
-from shared.adapters.content_gateway import RAW
-from shared.adapters.content_hedge import Meter, SourceFailed
+from shared.adapters.content.gateway import RAW
+from shared.adapters.content.race import Meter, SourceFailed
 from shared.constants import MAX_BLOCK_BYTES
 from shared.content.cid import Block, IncomingBlock
 from shared.errors import CodecError

@@ -15,11 +15,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.adapters import content_fetch
-from shared.adapters.content_fetch import GatewaySource, open_session
-from shared.adapters.content_gateway import RAW, Gateway
-from shared.adapters.content_hedge import Meter, SourceFailed
-from shared.adapters.content_read import ContentReader
+from shared.adapters.content import fetch as content_fetch
+from shared.adapters.content.fetch import GatewaySource, open_session
+from shared.adapters.content.gateway import RAW, Gateway
+from shared.adapters.content.race import Meter, SourceFailed
+from shared.adapters.content.read import ContentReader
 from shared.constants import MAX_BLOCK_BYTES
 from shared.content.cid import Block
 from shared.errors import ContentUnavailable

@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 
 import pytest
 
-from shared.adapters.content_hedge import SourceFailed
-from shared.adapters.content_read import BLOCKS_AHEAD, LOCAL, ContentReader, _Window
+from shared.adapters.content.race import SourceFailed
+from shared.adapters.content.read import BLOCKS_AHEAD, LOCAL, ContentReader, _Window
 from shared.adapters.memory.content import ContentHub
 from shared.constants import CHUNK_BYTES, HEDGE_SECONDS
 from shared.content.cid import Block

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.adapters.content_hedge import (
+from shared.adapters.content.race import (
     MAX_ATTEMPTS_AT_ONCE,
     PACE_BYTES_PER_SECOND,
     Meter,
