@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from shared.adapters import content_gateway
+from shared.adapters.content import gateway as content_gateway
 from shared.adapters.content.gateway import CAR, RAW, ClientLimits, Gateway, client_of
 from shared.content.car import read_car
 from shared.content.cid import Block, Codec, make_block
