@@ -175,6 +175,7 @@ class Judge:
                 max_bytes=MAX_PROOF_BYTES,
                 timeout_seconds=FETCH_TIMEOUT_SECONDS,
                 prefer=message.task_info.task_performer,
+                ref=message.content,
             )
             return decode_proof(data)
         except ContentUnavailable:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+import msgspec
 import structlog
 
 from performer.admission import Admission, Admitted
@@ -16,6 +17,7 @@ from performer.ledger import TaskLedger
 from performer.settlements import SettlementWatch
 from shared import messages
 from shared.constants import REPUBLISH_SECONDS
+from shared.content.unixfs import UNIXFS_V1_2025
 from shared.digests import Domain
 from shared.documents import ModelCard, ProofObject, data_of, decode_proof, encode_proof
 from shared.duty import attend
@@ -26,7 +28,7 @@ from shared.metrics import Metrics
 from shared.model_library import ModelLibrary
 from shared.roster import Roster
 from shared.seeds import epoch_for
-from shared.types import Cid, TaskInfo, TaskRequest
+from shared.types import Cid, Ref, TaskInfo, TaskRequest
 from shared.validation import GossipRules
 from shared.verification import METHODS
 from shared.verification.method import Method, Work
@@ -196,13 +198,20 @@ class Performer:
             output=output,
             engine=model.fingerprint(),
         )
-        proof_cid = await self._content.add(_checked(encode_proof(proof)))
+        ref = await self._content.add(_checked(encode_proof(proof)))
         # (6) sign
         epoch = self._epoch_for(request, model.card)
-        info = self._task_info(task, proof_cid, data_of(output), epoch)
+        info = self._task_info(task, ref.cid, data_of(output), epoch)
         signature = await self._signer.sign(self._domain.task_info_hash(info))
         performed = await self.ledger.advance(
-            task.task_id, Performed(info, signature, inference_seconds, self._clock.now())
+            task.task_id,
+            Performed(
+                info,
+                signature,
+                inference_seconds,
+                self._clock.now(),
+                msgspec.structs.replace(ref, cid=info.proof_of_task),
+            ),
         )
         log.info("performed", task=task.task_id.hex()[:8], ms=round(inference_seconds * 1000, 1))
         # (7) publish
@@ -232,6 +241,7 @@ class Performer:
             requester_signature=task.requester_signature,
             task_info=task.task_info,
             performer_signature=task.performer_signature,
+            content=task.content or Ref(task.task_info.proof_of_task, 0, UNIXFS_V1_2025.name),
         )
         try:
             await self._gossip.publish(self._topics.task, messages.encode(message))

@@ -67,8 +67,8 @@ async def run_role(
 async def _publish_models(node: Node) -> None:
     """The operator's own models into its store, where everybody else fetches them by CID."""
     for path in _own_models(node.config.performer.models_dir):
-        cid = await node.content.add_file(path)
-        log.info("model content", file=f"{path.parent.name}/{path.name}", cid=cid)
+        ref = await node.content.add_file(path)
+        log.info("model content", file=f"{path.parent.name}/{path.name}", cid=ref.cid)
 
 
 def _own_models(folder: Path) -> list[Path]:

@@ -24,11 +24,15 @@ from shared.config_rules import (
     HOST,
     HOSTS,
     LISTEN,
+    NETWORKS,
     OPTIONAL_FILE,
     PUBLIC_URL,
+    SOURCES,
     URL,
+    URLS,
     Rule,
     choice,
+    choices,
     ids,
     integer,
     number,
@@ -89,9 +93,33 @@ class HttpConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ContentConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """The block store."""
+    """What this node holds, and where else it looks."""
 
+    store: Annotated[Literal["embedded", "kubo", "ipfshttpclient"], choice("embedded", "kubo", "ipfshttpclient")] = (
+        "embedded"
+    )
     max_bytes: Annotated[int, integer(64 * MIB, 16 * TIB, "bytes")] = 20 * GIB
+    private_networks: Annotated[tuple[str, ...], NETWORKS] = ()
+    sources: Annotated[tuple[str, ...], SOURCES] = ()
+    kubo_url: Annotated[str, PUBLIC_URL] = ""
+    kubo_auth_file: Annotated[Path | None, OPTIONAL_FILE] = None
+    gateways: Annotated[tuple[str, ...], URLS] = ()
+    eigenda_url: Annotated[str, PUBLIC_URL] = ""
+
+
+PUBLISHERS = ("kubo", "pinning-service", "pinata", "filebase", "eigenda")
+
+
+class PublishConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a performer's proofs go besides its own store. All are off until named in `to`."""
+
+    to: Annotated[tuple[str, ...], choices(*PUBLISHERS)] = ()
+    pinning_service_url: Annotated[str, PUBLIC_URL] = ""
+    pinning_service_token_file: Annotated[Path | None, OPTIONAL_FILE] = None
+    pinata_url: Annotated[str, PUBLIC_URL] = ""
+    pinata_token_file: Annotated[Path | None, OPTIONAL_FILE] = None
+    filebase_url: Annotated[str, PUBLIC_URL] = ""
+    filebase_token_file: Annotated[Path | None, OPTIONAL_FILE] = None
 
 
 class InferenceConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -157,6 +185,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     p2p: P2pConfig = P2pConfig()
     http: HttpConfig = HttpConfig()
     content: ContentConfig = ContentConfig()
+    publish: PublishConfig = PublishConfig()
     inference: InferenceConfig = InferenceConfig()
     services: ServicesConfig = ServicesConfig()
     performer: PerformerConfig = PerformerConfig()
@@ -225,6 +254,8 @@ def parse(
     config = msgspec.convert(sections, Config)
     _check_gateway(config.http)
     _check_engine(config.inference)
+    _check_content(config.content)
+    _check_publish(config)
     return config
 
 
@@ -293,6 +324,36 @@ def _check_gateway(http: HttpConfig) -> None:
 def _check_engine(inference: InferenceConfig) -> None:
     if inference.engine == "openai" and not inference.openai_url:
         raise ConfigError('inference.openai_url is missing: the engine is "openai", so say where its server is')
+
+
+def _check_content(content: ContentConfig) -> None:
+    if content.store != "embedded" and not content.kubo_url:
+        raise ConfigError(
+            f'content.kubo_url is missing: the store is "{content.store}", so say where the RPC API of its node is, '
+            "as http://127.0.0.1:5001"
+        )
+
+
+def _check_publish(config: Config) -> None:
+    """What a service in `publish.to` cannot do without."""
+    publish = config.publish
+    needs: dict[str, dict[str, object]] = {
+        "kubo": {"content.kubo_url": config.content.kubo_url},
+        "pinning-service": {
+            "publish.pinning_service_url": publish.pinning_service_url,
+            "publish.pinning_service_token_file": publish.pinning_service_token_file,
+        },
+        "pinata": {"publish.pinata_url": publish.pinata_url, "publish.pinata_token_file": publish.pinata_token_file},
+        "filebase": {
+            "publish.filebase_url": publish.filebase_url,
+            "publish.filebase_token_file": publish.filebase_token_file,
+        },
+        "eigenda": {"content.eigenda_url": config.content.eigenda_url},
+    }
+    for service in publish.to:
+        for name, value in needs[service].items():
+            if not value:
+                raise ConfigError(f'{name} is missing: publish.to has "{service}", which needs it')
 
 
 def _toml_value(text: str) -> object:

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from shared.constants import MAX_SOURCE_CHARACTERS, MAX_SOURCES
 from shared.types import Address
 
 MAX_URL_CHARACTERS = 2048
 MAX_IDS = 1024
+MAX_URLS = 16  # each costs a fetch its turn when nobody has the content
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,17 @@ def choice(*values: str) -> Rule:
         return values[values.index(value)]
 
     return Rule("one of " + ", ".join(f'"{value}"' for value in values), parse)
+
+
+def choices(*values: str) -> Rule:
+    """Some of a few words."""
+
+    def parse(value: Any) -> tuple[str, ...]:
+        if not isinstance(value, list) or len(set(value)) != len(value) or not set(value) <= set(values):
+            raise ValueError
+        return tuple(value)
+
+    return Rule("a list of some of " + ", ".join(f'"{value}"' for value in values), parse, is_text=False)
 
 
 def ids(high: int) -> Rule:
@@ -117,6 +130,34 @@ def _parse_hosts(value: Any) -> tuple[str, ...]:
     return tuple(_parse_host(host) for host in value)
 
 
+def _parse_urls(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or len(value) > MAX_URLS or len(set(value)) != len(value) or "" in value:
+        raise ValueError
+    return tuple(_parse_public_url(url) for url in value)
+
+
+def _parse_networks(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or len(value) > MAX_IDS or len(set(value)) != len(value):
+        raise ValueError
+    return tuple(str(ipaddress.ip_network(network)) for network in value)
+
+
+def _parse_sources(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or len(value) > MAX_SOURCES or len(set(value)) != len(value):
+        raise ValueError
+    return tuple(_parse_source(source) for source in value)
+
+
+def _parse_source(value: Any) -> str:
+    if len(value) > MAX_SOURCE_CHARACTERS:
+        raise ValueError
+    if value.startswith("/"):
+        if not re.fullmatch(r"/(?:ip4|ip6|dns|dns4|dns6)/[0-9A-Za-z.:-]+(?:/[0-9A-Za-z.-]+)+", value):
+            raise ValueError
+        return str(value)
+    return _parse_public_url(value or None)
+
+
 def _parse_path(value: Any) -> Path:
     if not value or "\0" in value:
         raise ValueError
@@ -135,6 +176,20 @@ HOST = Rule("an IP address or a host name", _parse_host)
 HOSTS = Rule(
     f"a list of at most {MAX_IDS} different hosts, with :PORT unless it is the scheme's own",
     _parse_hosts,
+    is_text=False,
+)
+URLS = Rule(
+    f"a list of at most {MAX_URLS} different http or https URLs without user, query and fragment",
+    _parse_urls,
+    is_text=False,
+    is_shown=False,
+)
+NETWORKS = Rule(
+    f"a list of at most {MAX_IDS} different networks like 10.0.0.0/8 or fd00::/8", _parse_networks, is_text=False
+)
+SOURCES = Rule(
+    f"a list of at most {MAX_SOURCES} different URLs or multiaddrs of at most {MAX_SOURCE_CHARACTERS} characters",
+    _parse_sources,
     is_text=False,
 )
 FILE = Rule("a path", _parse_path)

@@ -40,6 +40,9 @@ MAX_PROOF_BYTES = 16 << 20
 MAX_CARD_BYTES = 1 << 20
 MAX_GOLDEN_BYTES = 16 << 20  # a card's golden vectors: 64 of a quarter of a megabyte
 MAX_MODEL_BYTES = 64 << 30
+MAX_SOURCES = 8  # that a performer names beside its proof
+MAX_SOURCE_CHARACTERS = 256
+MAX_EIGENDA_CERTIFICATE_BYTES = 8 * 1024  # version byte and RLP: about one or two KB, more with many signers missing
 FETCH_TIMEOUT_SECONDS = 10.0  # for proofs, inputs and cards; a model gets its time by size
 HEDGE_SECONDS = 0.3  # the next source is asked after this silence
 

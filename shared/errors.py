@@ -9,7 +9,9 @@ PoiError
 ├── ContentError             about a CID
 │   ├── ContentUnavailable   nobody served it in time (the only kind worth a retry)
 │   ├── ContentTooLarge      over the caller's limit
-│   └── ContentCorrupt       the DAG that hashes to this CID is not a file of ours
+│   ├── ContentCorrupt       the DAG that hashes to this CID is not a file of ours
+│   ├── SourceFailed         one source did not deliver a block; `fault` says how
+│   └── PublishFailed        a service did not take content; `is_final` when trying again cannot help
 ├── InferenceError
 │   ├── ModelMismatch        the model's bytes do not have the hash that was asked for
 │   ├── InputMismatch        the input does not fit the model; `field` and `expected` say how
@@ -34,6 +36,8 @@ PoiError
 from __future__ import annotations
 
 from typing import Any
+
+from shared.reasons import SourceFault
 
 
 class PoiError(Exception):
@@ -84,6 +88,22 @@ class ContentTooLarge(ContentError):
 
 class ContentCorrupt(ContentError):
     """The blocks hash to their CIDs, yet are no UnixFS file (wrong codec, sizes, depth, too many nodes)."""
+
+
+class SourceFailed(ContentError):
+    """What one source did instead of delivering a block; the others may still have it."""
+
+    def __init__(self, said: str, fault: SourceFault = SourceFault.UNREACHABLE) -> None:
+        super().__init__(said)
+        self.fault = fault
+
+
+class PublishFailed(ContentError):
+    """A service did not take content. `is_final`: trying again cannot help (refused, unpaid, another CID)."""
+
+    def __init__(self, said: str, *, is_final: bool = False) -> None:
+        super().__init__(said)
+        self.is_final = is_final
 
 
 class InferenceError(PoiError):

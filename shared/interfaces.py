@@ -6,15 +6,19 @@ those of `shared.errors`; anything else that leaves an adapter is a bug of the a
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from shared.content.cid import Block
+from shared.content.unixfs import UNIXFS_V1_2025, Profile
 from shared.types import (
+    FOREVER,
     Address,
     BatchInfo,
     ChainEvent,
@@ -25,6 +29,8 @@ from shared.types import (
     Operator,
     OperatorTable,
     PeerKey,
+    Ref,
+    SourceKind,
     TaskCertificate,
     TaskDefinition,
     TaskInfo,
@@ -71,17 +77,74 @@ class Gossip(Protocol):
 
 
 # --- content -------------------------------------------------------------------------------------
-class ContentStore(Protocol):
-    """Content by CID, verified block by block, whoever served it."""
+class BlockStore(Protocol):
+    """Blocks by hash, on this machine. It blocks, so it is called from worker threads; any may call at once.
 
-    async def add(self, data: bytes) -> Cid:
-        """Durable (fsync) and pinned before it returns."""
+    Blocks are told apart by their hash alone: the same bytes as raw and as dag-pb are one.
+    """
+
+    def get(self, cid: Cid) -> Block | None:
+        """None when it is not here. Raises `CodecError` when what is here does not hash to `cid`, `OSError`."""
         ...
 
-    async def get(self, cid: Cid, *, max_bytes: int, timeout_seconds: float, prefer: Address | None = None) -> bytes:
-        """The content of the UnixFS file `cid`: local blocks first, then `prefer`'s gateway, then other operators'.
+    def put(self, block: Block, *, is_durable: bool) -> None:
+        """All of it or nothing, also when the process dies. Durable: power may fail, too. Raises `OSError`."""
+        ...
 
-        What was fetched stays pinned. Raises `ContentUnavailable`, `ContentTooLarge`, `ContentCorrupt`.
+    def size_of(self, cid: Cid) -> int | None:
+        """Bytes of the block, unread and unchecked; None when it is not here."""
+        ...
+
+    def delete(self, digest: bytes) -> int:
+        """Bytes freed; 0 when it was not here. Raises `OSError`."""
+        ...
+
+    def digests(self) -> Iterator[bytes]:
+        """The SHA-256 of every block that is here and stays here while this runs."""
+        ...
+
+
+class ContentStore(Protocol):
+    """Content by CID, verified block by block, whoever served it.
+
+    A read ends in one of three ways: *verified* (it returns), *provably wrong* (`ContentCorrupt`, `ContentTooLarge`:
+    every honest reader comes to the same end) or *unavailable* (`ContentUnavailable`, with why for each source).
+    """
+
+    async def add(self, data: bytes, *, profile: Profile = UNIXFS_V1_2025, keep_until: float = FOREVER) -> Ref:
+        """Durable (fsync) and pinned before it returns. Raises `ContentError` when the disk does not take it."""
+        ...
+
+    async def get(
+        self,
+        cid: Cid,
+        *,
+        max_bytes: int,
+        timeout_seconds: float,
+        prefer: Address | None = None,
+        ref: Ref | None = None,
+        keep_until: float = 0.0,
+    ) -> bytes:
+        """The content of the UnixFS file `cid`: local blocks, then `prefer`'s gateway, the other operators', the own
+        Kubo, the configured gateways, EigenDA. `ref` says what else is known of it.
+
+        What was fetched is kept until `keep_until` (unix seconds), and beyond it while there is room.
+        """
+        ...
+
+    def open(
+        self,
+        cid: Cid,
+        *,
+        max_bytes: int,
+        timeout_seconds: float,
+        prefer: Address | None = None,
+        ref: Ref | None = None,
+        keep_until: float = 0.0,
+    ) -> AsyncGenerator[bytes, None]:
+        """As `get`, chunk by chunk, each verified before it comes; the errors come in their place.
+
+        Time counts until the last chunk is taken. Whoever stops early closes it (`contextlib.aclosing`).
         """
         ...
 
@@ -90,6 +153,123 @@ class ContentStore(Protocol):
         ...
 
     async def unpin(self, cid: Cid) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """A file that is kept. `size` is None while it is not all here; `keep_until` is over for what is a mere cache."""
+
+    cid: Cid
+    size: int | None
+    keep_until: float
+    used_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """What a garbage collection freed."""
+
+    blocks: int
+    bytes: int
+
+
+class ContentKeeper(Protocol):
+    """The care of what is held, for people and for the node itself. Raises `ContentError`."""
+
+    async def pin(self, cid: Cid, *, keep_until: float = FOREVER) -> None:
+        """What is all here already. Raises `ContentUnavailable` when it is not. Never shortens."""
+        ...
+
+    async def pins(self) -> Sequence[Pin]: ...
+
+    async def collect(self, max_bytes: int = 0) -> Swept:
+        """Drop what nothing keeps, least recently used first, until `max_bytes` or less are held. What is pinned or has
+        to be kept stays, whatever `max_bytes` says."""
+        ...
+
+    async def verify(self, cid: Cid) -> Sequence[Cid]:
+        """Read every block of the file that is here; those that are missing or damaged."""
+        ...
+
+
+@dataclass(slots=True)
+class Meter:
+    """Counts what an attempt has received, so that a slow source is told from a silent one."""
+
+    received_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A block, and the file it is wanted for: many sources give whole files better than single blocks."""
+
+    cid: Cid
+    root: Cid
+    ref: Ref | None = None
+
+
+class Source(Protocol):
+    """One place that may have blocks. It is never trusted."""
+
+    @property
+    def name(self) -> str:
+        """For people, and unlike that of any other source."""
+        ...
+
+    @property
+    def kind(self) -> SourceKind: ...
+
+    async def fetch(self, wanted: Wanted, meter: Meter) -> Block:
+        """Ends by itself in bounded time, memory and log, and cancelled at once. Raises `SourceFailed` and nothing
+        else."""
+        ...
+
+
+class LocalContent(Protocol):
+    """What this node holds, as a publisher reads it. Raises `ContentUnavailable` when a block is missing."""
+
+    def read(self, cid: Cid) -> AsyncGenerator[bytes, None]:
+        """The file's bytes, verified."""
+        ...
+
+    def archive(self, cid: Cid) -> AsyncGenerator[bytes, None]:
+        """The file's blocks as a CAR (version 1): depth first, each block once."""
+        ...
+
+
+class PublishState(StrEnum):
+    """What became of content at a service. Only PINNED means that it is there."""
+
+    QUEUED = "queued"
+    PINNING = "pinning"
+    PINNED = "pinned"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """A service's word. `id` is what the service knows it by: a request id, or the hex of EigenDA's certificate."""
+
+    publisher: str
+    cid: Cid
+    id: str
+    state: PublishState
+
+
+class Publisher(Protocol):
+    """A service outside that keeps content for others to fetch. Nothing it returns is trusted: its CID is compared."""
+
+    @property
+    def name(self) -> str: ...
+
+    async def publish(self, ref: Ref) -> Receipt:
+        """Again the same: no second copy, and the same receipt where the service knows one. Raises `PublishFailed`,
+        `ContentUnavailable`."""
+        ...
+
+    async def status(self, receipt: Receipt) -> Receipt:
+        """Raises `PublishFailed`."""
+        ...
 
 
 # --- chain ---------------------------------------------------------------------------------------

@@ -14,18 +14,19 @@ from shared import constants, wire
 from shared.digests import Domain
 from shared.errors import CodecError
 from shared.reasons import AbstainReason
-from shared.types import Address, BatchInfo, Digest, TaskCertificate, TaskInfo, TaskRequest, Verdict
+from shared.types import Address, BatchInfo, Digest, Ref, TaskCertificate, TaskInfo, TaskRequest, Verdict
 
 T = TypeVar("T")
 
 
 class TaskMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="task"):
-    """A performed task, with the request that asked for it."""
+    """A performed task, with the request that asked for it. `content` says where its proof may be fetched."""
 
     request: TaskRequest
     requester_signature: bytes
     task_info: TaskInfo
     performer_signature: bytes
+    content: Ref
 
 
 class VoteMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="vote"):
@@ -92,7 +93,7 @@ class Topics:
     """Topic names of one network: another chain or contract is another mesh."""
 
     def __init__(self, domain: Domain) -> None:
-        prefix = f"poi/2/{domain.chain_id}/{domain.contract.hex()}"
+        prefix = f"poi/3/{domain.chain_id}/{domain.contract.hex()}"
         self.task = f"{prefix}/task"
         self.vote = f"{prefix}/vote"
         self.certificate = f"{prefix}/certificate"

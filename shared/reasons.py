@@ -58,6 +58,21 @@ class AbstainReason(StrEnum):
     INTERNAL = "internal"  # a bug of ours, logged with its traceback
 
 
+class SourceFault(StrEnum):
+    """What a source did instead of delivering a block. It decides nothing about the content."""
+
+    NOT_FOUND = "not_found"
+    SLOW = "slow"
+    UNREACHABLE = "unreachable"
+    BUSY = "busy"  # 429, 503: it may serve later
+    BAD_ANSWER = "bad_answer"  # a status, type or form that the protocol of the source does not have
+    TOO_LARGE = "too_large"
+    WRONG_BYTES = "wrong_bytes"  # they do not hash to the CID
+    ADDRESS_REFUSED = "address_refused"  # its host is in a network that this node does not fetch from
+    REFUTED = "refuted"  # EigenDA: the blob of the certificate is provably none
+    LOCAL = "local"  # this node's own disk or daemon
+
+
 MEANING: dict[InvalidReason | AbstainReason, str] = {
     InvalidReason.PROOF_MALFORMED: "The bytes behind the proof's CID are not a proof object.",
     InvalidReason.PROOF_TOO_LARGE: "The proof is over the protocol's size limit.",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from enum import IntEnum, IntFlag
+import math
+from enum import IntEnum, IntFlag, StrEnum
 from typing import NewType
 
 import msgspec
@@ -11,6 +12,9 @@ Address = NewType("Address", bytes)  # 20 bytes
 Digest = NewType("Digest", bytes)  # 32 bytes: task id, task info hash, vote digest, batch digest, model hash
 Cid = NewType("Cid", str)  # canonical CIDv1 text, base32 lower case
 PeerKey = NewType("PeerKey", bytes)  # ed25519 public key, 32 bytes
+
+
+FOREVER = math.inf  # as a time until when content is kept
 
 
 class Uint256(int):
@@ -31,6 +35,30 @@ class Verdict(IntEnum):
     ABSTAIN = 0
     VALID = 1
     INVALID = 2
+
+
+class Ref(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A file in content: its CID, which alone proves anything, and what helps to find it.
+
+    On the task topic (protocol §4, §5) whoever signs it chose all of it, so each part is bounded there.
+    """
+
+    cid: Cid
+    size: int  # bytes of the file
+    profile: str  # by which the file became blocks: a name in `shared.content.unixfs.PROFILES`
+    sources: tuple[str, ...] = ()  # URLs of trustless gateways, and multiaddrs of IPFS nodes, at the signer's own hosts
+    eigenda: bytes = b""  # the certificate of EigenDA's proxy (standard mode); empty for none
+
+
+class SourceKind(StrEnum):
+    """Where a block may come from, in the order of asking."""
+
+    LOCAL = "local"
+    PERFORMER = "performer"
+    OPERATOR = "operator"
+    KUBO = "kubo"
+    GATEWAY = "gateway"
+    EIGENDA = "eigenda"
 
 
 class TaskRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

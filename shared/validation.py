@@ -13,12 +13,13 @@ from typing import TypeVar
 
 from shared import constants, messages, quorum
 from shared.content.cid import parse_cid
+from shared.content.unixfs import PROFILES
 from shared.crypto import bls, ecdsa
 from shared.digests import Domain
 from shared.errors import CodecError, Ignore, Reject
 from shared.interfaces import Clock
 from shared.roster import Roster
-from shared.types import OperatorTable, PeerKey, Role, TaskCertificate, TaskRequest, Verdict
+from shared.types import Cid, OperatorTable, PeerKey, Ref, Role, TaskCertificate, TaskRequest, Verdict
 
 T = TypeVar("T")
 SIGNED_VERDICTS = (Verdict.VALID, Verdict.INVALID)
@@ -113,6 +114,7 @@ class GossipRules:
             raise Reject("task id")
         if not (is_canonical_cid(info.proof_of_task) and is_canonical_cid(request.input_cid)):
             raise Reject("CID")
+        check_content(message.content, info.proof_of_task)
         check_bounds(request, info.data)
         if not now < request.deadline <= now + constants.MAX_DEADLINE_SECONDS:
             raise Ignore("deadline")
@@ -210,6 +212,18 @@ def is_canonical_cid(text: str) -> bool:
     except CodecError:
         return False
     return True
+
+
+def check_content(content: Ref, proof_of_task: Cid) -> None:
+    """Raises `Reject` for another file, a form that nobody builds, or more than a message may carry."""
+    if content.cid != proof_of_task or content.profile not in PROFILES:
+        raise Reject("content of another CID or profile")
+    if not 0 <= content.size < 2**63 or len(content.eigenda) > constants.MAX_EIGENDA_CERTIFICATE_BYTES:
+        raise Reject("content size")  # a proof that is too large is for attesters to refuse, by name
+    if len(content.sources) > constants.MAX_SOURCES or any(
+        len(source) > constants.MAX_SOURCE_CHARACTERS for source in content.sources
+    ):
+        raise Reject("content sources")
 
 
 def check_bounds(request: TaskRequest, data: bytes = b"") -> None:

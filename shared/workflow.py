@@ -11,7 +11,7 @@ from enum import StrEnum
 import msgspec
 
 from shared.errors import IllegalTransition
-from shared.types import Digest, TaskCertificate, TaskInfo, TaskRequest
+from shared.types import Digest, Ref, TaskCertificate, TaskInfo, TaskRequest
 
 
 class Phase(StrEnum):
@@ -62,6 +62,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     settled_in_batch_of: int = 0  # 0: settled by itself
     inclusion: Inclusion | None = None  # None: settled by itself, or not at all
     failure: str | None = None
+    content: Ref | None = None  # of the proof
 
     @property
     def is_final(self) -> bool:
@@ -75,6 +76,7 @@ class Performed(msgspec.Struct, frozen=True):
     performer_signature: bytes
     inference_seconds: float
     at: float
+    content: Ref | None = None  # where its proof may be fetched
 
 
 class Certified(msgspec.Struct, frozen=True):
@@ -134,6 +136,7 @@ def advance(task: Task, event: Event) -> Task:
                 performer_signature=done.performer_signature,
                 inference_seconds=done.inference_seconds,
                 performed_at=done.at,
+                content=done.content,
             )
         case Certified() as seen, Phase.PERFORMED | Phase.REQUESTED | Phase.EXPIRED:
             # A certificate may arrive before this node knows of the performance, and after its own clock gave up.

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from shared.content.cid import Codec, make_block
+from shared.content.unixfs import UNIXFS_V1_2025
 from shared.crypto import bls, ecdsa
 from shared.crypto.keystore import NodeKeys
 from shared.digests import Domain
@@ -37,6 +38,7 @@ from shared.types import (
     Digest,
     Operator,
     OperatorTable,
+    Ref,
     Role,
     TableEntry,
     TaskCertificate,
@@ -195,6 +197,7 @@ def task_message(
         requester_signature=signed(asked, requester, domain=domain),
         task_info=done,
         performer_signature=performer.operator.sign(domain.task_info_hash(done)),
+        content=Ref(done.proof_of_task, 100, UNIXFS_V1_2025.name),
     )
 
 

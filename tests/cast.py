@@ -158,14 +158,15 @@ class Cast:
         }
         shelf = self.content.join(performer.address)
         await shelf.add(document)
-        proof_cid = await shelf.add(proof or encode_proof(ProofObject(**{**named, **(bound or {})})))
-        honest = TaskInfo(task_id, proof_cid, DATA, performer.address, asked.task_definition_id, self.roster.epoch)
+        ref = await shelf.add(proof or encode_proof(ProofObject(**{**named, **(bound or {})})))
+        honest = TaskInfo(task_id, ref.cid, DATA, performer.address, asked.task_definition_id, self.roster.epoch)
         said = msgspec.structs.replace(honest, **(info or {}))
         return TaskMessage(
             request=asked,
             requester_signature=REQUESTER.identity.sign(task_id),
             task_info=said,
             performer_signature=performer.identity.sign(self.domain.task_info_hash(said)),
+            content=msgspec.structs.replace(ref, cid=said.proof_of_task),
         )
 
     def vote(

@@ -23,7 +23,7 @@ from shared.content.unixfs import UNIXFS_V1_2025, Profile, Walk, build_file
 from shared.types import Address, Cid
 
 LIMIT_SECONDS = 20.0  # the machine may be busy with other things
-SMALL = Profile(chunk_bytes=16, max_links=3)  # many levels from few bytes
+SMALL = Profile("small", chunk_bytes=16, max_links=3)  # many levels from few bytes
 OPERATORS = [Address(bytes([number]) * 20) for number in range(1, 4)]
 VECTORS: list[dict[str, Any]] = json.loads((Path(__file__).parent / "vectors" / "cids.json").read_text())["files"]
 
@@ -214,10 +214,10 @@ class EmbeddedNetwork:
 
     async def plant(self, index: int, blocks: Blocks) -> None:
         for block in blocks.values():
-            self._stores[index]._disk.files.write(block, is_durable=False)
+            self._stores[index].embedded.files.put(block, is_durable=False)
 
     async def drop(self, index: int, cid: Cid) -> None:
-        self._stores[index]._disk.files._path(cid).unlink()
+        self._stores[index].embedded.files._path(cid).unlink()
 
     def stall(self, index: int) -> None:
         self._stalled.add(index)

@@ -27,13 +27,17 @@ _CID_SHOWN = 64  # characters of a stranger's text that an error repeats
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """What decides a file's CID, beside its bytes."""
+    """What decides a file's CID, beside its bytes. Leaves are raw, CIDs version 1."""
 
+    name: str
     chunk_bytes: int
     max_links: int
 
 
-UNIXFS_V1_2025 = Profile(CHUNK_BYTES, MAX_LINKS)  # IPIP-499
+UNIXFS_V1_2025 = Profile("unixfs-v1-2025", CHUNK_BYTES, MAX_LINKS)  # IPIP-499
+# What `ipfs add --cid-version=1` makes where nobody configured a profile.
+UNIXFS_V1_CLASSIC = Profile("unixfs-v1-classic", 256 << 10, 174)
+PROFILES = {profile.name: profile for profile in (UNIXFS_V1_2025, UNIXFS_V1_CLASSIC)}
 
 
 # --- writing -------------------------------------------------------------------------------------
@@ -93,9 +97,9 @@ def build_file(stream: BinaryIO, put: Callable[[Block], None], profile: Profile 
     return root.cid, root.file_bytes
 
 
-def cid_of(data: bytes) -> Cid:
+def cid_of(data: bytes, profile: Profile = UNIXFS_V1_2025) -> Cid:
     """What `build_file` makes of these bytes, without keeping a block."""
-    cid, _ = build_file(BytesIO(data), lambda _: None)
+    cid, _ = build_file(BytesIO(data), lambda _: None, profile)
     return cid
 
 

@@ -15,6 +15,7 @@ from performer.service import Performer
 from poi.testnet.lies import LyingMethod
 from shared import messages
 from shared.adapters.signers import LocalVoteSigner
+from shared.content.unixfs import UNIXFS_V1_2025
 from shared.documents import ProofObject, decode_proof, encode_proof
 from shared.duty import attend
 from shared.errors import CodecError
@@ -22,7 +23,7 @@ from shared.interfaces import Received
 from shared.messages import TaskMessage, VoteMessage
 from shared.node import Node
 from shared.reasons import InvalidReason
-from shared.types import Cid, Digest, TaskInfo, Verdict
+from shared.types import Cid, Digest, Ref, TaskInfo, Verdict
 from shared.verification import METHODS
 from shared.verification.method import Judgement, invalid
 from shared.workflow import Task
@@ -118,6 +119,7 @@ class TwoTaskInfos(Performer):
             requester_signature=task.requester_signature,
             task_info=second,
             performer_signature=await self._signer.sign(self._domain.task_info_hash(second)),
+            content=Ref(second.proof_of_task, 0, UNIXFS_V1_2025.name),
         )
         await self._gossip.publish(self._topics.task, messages.encode(message))
 

@@ -7,15 +7,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Self
 
-from shared.adapters.content.race import Source
 from shared.adapters.memory.chain import MemoryChain
 from shared.adapters.memory.content import ContentHub, MemoryContentStore
 from shared.adapters.memory.gossip import MemoryGossip, MemoryHub
 from shared.adapters.memory.store import MemoryFile, MemoryStore, MemoryVoteGuard
 from shared.adapters.signers import LocalIdentitySigner, LocalVoteSigner
+from shared.content.unixfs import UNIXFS_V1_2025, Profile
 from shared.crypto import bls, ecdsa
-from shared.interfaces import BatchSubmission, SignedVote
-from shared.types import Address, Cid, Digest, PeerKey, TaskCertificate, TaskRequest, Verdict
+from shared.interfaces import BatchSubmission, SignedVote, Source
+from shared.types import FOREVER, Address, Digest, PeerKey, Ref, TaskCertificate, TaskRequest, Verdict
 
 
 class Steps:
@@ -113,17 +113,18 @@ class SteppedContent(MemoryContentStore):
         super().__init__(hub, own)
         self._life, self._reaches, self._shelf = life, reaches, shelf
 
-    async def add(self, data: bytes) -> Cid:
+    async def add(self, data: bytes, *, profile: Profile = UNIXFS_V1_2025, keep_until: float = FOREVER) -> Ref:
         await self._life.step("before add content")
         data = self._shelf.bend(data)
-        cid = await super().add(data)
+        ref = await super().add(data, profile=profile, keep_until=keep_until)
         if self._shelf.hides(data):
-            self._hub.withhold(self._own, cid)
+            self._hub.withhold(self._own, ref.cid)
         await self._life.step("after add content")
-        return cid
+        return ref
 
-    def _sources(self) -> dict[Address, Source]:
-        return {owner: source for owner, source in super()._sources().items() if self._reaches(owner)}
+    def _sources(self, prefer: Address | None, ref: Ref | None) -> list[Source]:
+        reached = {f"0x{owner.hex()}" for owner in self._hub.blocks if self._reaches(owner)}
+        return [source for source in super()._sources(prefer, ref) if source.name in reached]
 
 
 class SteppedIdentity(LocalIdentitySigner):

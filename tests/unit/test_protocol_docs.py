@@ -121,9 +121,9 @@ def test_topics_are_those_of_the_code() -> None:
     assert specified == {
         topic: {kind.__name__ for kind in get_args(union) or (union,)} for topic, union in unions.items()
     }
-    assert "`N = poi/2/<chainId>/<center, lower hex>`" in SECTIONS["4"]
+    assert "`N = poi/3/<chainId>/<center, lower hex>`" in SECTIONS["4"]
     for topic in unions:
-        assert getattr(Topics(DOMAIN), topic) == f"poi/2/{DOMAIN.chain_id}/{DOMAIN.contract.hex()}/{topic}"
+        assert getattr(Topics(DOMAIN), topic) == f"poi/3/{DOMAIN.chain_id}/{DOMAIN.contract.hex()}/{topic}"
     assert set(vars(Topics(Domain(1, DOMAIN.contract)))) == set(unions)
 
 

@@ -14,11 +14,12 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from shared.adapters.content.gateway import RAW
-from shared.adapters.content.race import Meter, SourceFailed
 from shared.constants import MAX_BLOCK_BYTES
 from shared.content.cid import Block, IncomingBlock
-from shared.errors import CodecError
-from shared.types import Cid
+from shared.errors import CodecError, SourceFailed
+from shared.interfaces import Meter, Wanted
+from shared.reasons import SourceFault
+from shared.types import Cid, SourceKind
 
 # The largest block at the pace below which a source counts as slow, and the connection before it.
 ATTEMPT_SECONDS = 10.0
@@ -86,22 +87,28 @@ class _Resolver(AbstractResolver):
 class GatewaySource:
     """One operator's gateway, at the URL that the registry has."""
 
-    def __init__(self, session: aiohttp.ClientSession, name: str, base_url: str) -> None:
-        self._session, self._name, self._base_url = session, name, base_url
+    def __init__(
+        self, session: aiohttp.ClientSession, name: str, base_url: str, kind: SourceKind = SourceKind.OPERATOR
+    ) -> None:
+        self._session, self._name, self._base_url, self._kind = session, name, base_url, kind
 
     @property
     def name(self) -> str:
         return self._name
 
-    async def fetch(self, cid: Cid, meter: Meter) -> Block:
+    @property
+    def kind(self) -> SourceKind:
+        return self._kind
+
+    async def fetch(self, wanted: Wanted, meter: Meter) -> Block:
         """Raises `SourceFailed` and nothing else, after ATTEMPT_SECONDS at the latest."""
         try:
             async with asyncio.timeout(ATTEMPT_SECONDS):
-                return await self._download(cid, meter)
+                return await self._download(wanted.cid, meter)
         except TimeoutError as error:
-            raise SourceFailed(f"no whole block within {ATTEMPT_SECONDS:g} s") from error
+            raise SourceFailed(f"no whole block within {ATTEMPT_SECONDS:g} s", SourceFault.SLOW) from error
         except CodecError as error:
-            raise SourceFailed(f"wrong bytes: {error}") from error
+            raise SourceFailed(f"wrong bytes: {error}", SourceFault.WRONG_BYTES) from error
         # ValueError: what a host name that is none makes of the libraries below
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise SourceFailed(f"{type(error).__name__}: {error}"[:_MAX_SHOWN]) from error
@@ -128,7 +135,7 @@ def _gateway_url(base_url: str, cid: Cid) -> URL:
 
 def _check_head(response: aiohttp.ClientResponse) -> None:
     if response.status == 404:
-        raise SourceFailed("does not have it (404)")
+        raise SourceFailed("does not have it (404)", SourceFault.NOT_FOUND)
     if response.status != 200:
         raise SourceFailed(f"HTTP status {response.status}")
     if response.content_type != RAW:

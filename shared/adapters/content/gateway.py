@@ -14,9 +14,8 @@ from contextlib import aclosing, asynccontextmanager
 
 from aiohttp import ETag, web
 
-from shared.content.car import car_header, car_section
+from shared.adapters.content.archive import archive
 from shared.content.cid import Block, codec_of
-from shared.content.unixfs import read_node
 from shared.errors import CodecError, ContentCorrupt
 from shared.types import Cid
 
@@ -106,16 +105,14 @@ class Gateway:
             yield (await self._found(cid)).data
 
     async def _car(self, root: Cid, remote: str | None) -> AsyncGenerator[bytes, None]:
-        """Depth first, each block once; each takes its turn anew, so that an archive does not keep others waiting."""
-        todo, seen, header = [root], {root}, car_header(root)
-        while todo:
-            async with self._limits.body(remote):
-                block = await self._found(todo.pop())
-                yield header + car_section(block)
-            header = b""
-            children = dict.fromkeys(cid for cid, _ in read_node(block).children if cid not in seen)
-            todo.extend(reversed(children))
-            seen.update(children)
+        """Each block takes its turn anew, so that an archive does not keep others waiting."""
+        async with aclosing(archive(root, self._found)) as sections:
+            while True:
+                async with self._limits.body(remote):
+                    section = await anext(sections, None)
+                    if section is None:
+                        return
+                    yield section
 
     async def _found(self, cid: Cid) -> Block:
         block = await self._read(cid)

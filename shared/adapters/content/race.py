@@ -5,40 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
-from typing import Protocol
 
 from shared.constants import HEDGE_SECONDS
 from shared.content.cid import Block
-from shared.errors import ContentUnavailable
-from shared.types import Cid
+from shared.errors import ContentCorrupt, ContentUnavailable, SourceFailed
+from shared.interfaces import Meter, Source, Wanted
+from shared.reasons import SourceFault
 
 MAX_ATTEMPTS_AT_ONCE = 3  # for one block; each may hold MAX_BLOCK_BYTES
 # A source that brings less gets company: 8 Mbit/s over four blocks at once. Dripping slower buys a liar HEDGE_SECONDS,
 # dripping at this pace buys eight seconds until the block is over its limit.
 PACE_BYTES_PER_SECOND = 256 * 1024
-
-
-class SourceFailed(Exception):
-    """What a source did instead of delivering the block, for `ContentUnavailable.causes`."""
-
-
-@dataclass(slots=True)
-class Meter:
-    """Counts what an attempt has received, so that a slow source is told from a silent one."""
-
-    received_bytes: int = 0
-
-
-class Source(Protocol):
-    """One place that may have blocks."""
-
-    @property
-    def name(self) -> str: ...
-
-    async def fetch(self, cid: Cid, meter: Meter) -> Block:
-        """Ends by itself in bounded time, memory and log. Raises `SourceFailed` and nothing else."""
-        ...
 
 
 class SourceOrder:
@@ -62,11 +39,11 @@ class SourceOrder:
 class _Attempt:
     """One source at work on the block."""
 
-    def __init__(self, source: Source, cid: Cid) -> None:
+    def __init__(self, source: Source, wanted: Wanted) -> None:
         self.source = source
         self._meter = Meter()
         self._checked_bytes, self._checked_at = 0, asyncio.get_running_loop().time()
-        self.task = asyncio.create_task(source.fetch(cid, self._meter))
+        self.task = asyncio.create_task(source.fetch(wanted, self._meter))
 
     def is_on_pace(self) -> bool:
         """Since the last time this was asked."""
@@ -77,8 +54,9 @@ class _Attempt:
         return is_on_pace
 
 
-async def race(cid: Cid, order: SourceOrder, causes: dict[str, str]) -> Block:
-    """The block, from whoever delivers it first. Raises `ContentUnavailable` when nobody does.
+async def race(wanted: Wanted, order: SourceOrder, causes: dict[str, str]) -> Block:
+    """The block, from whoever delivers it first. Raises `ContentUnavailable` when nobody does, `ContentCorrupt` when
+    one of them proved that there is none.
 
     `causes` always says what is known of each source so far: a caller that gives up waiting reads it there.
     """
@@ -86,34 +64,37 @@ async def race(cid: Cid, order: SourceOrder, causes: dict[str, str]) -> Block:
     first = waiting[0] if waiting else None
     causes.update({source.name: "not asked in time" for source in waiting})
     running: list[_Attempt] = []
-    is_next_due = True
+    is_next_due, refutation = True, ""
     try:
         while waiting or running:
             if waiting and (is_next_due or not running):
                 await _make_room(running, first, order, causes)
                 causes[waiting[0].name] = "no whole block in time"
-                running.append(_Attempt(waiting.popleft(), cid))
+                running.append(_Attempt(waiting.popleft(), wanted))
             await asyncio.wait(
                 [attempt.task for attempt in running], timeout=HEDGE_SECONDS, return_when=asyncio.FIRST_COMPLETED
             )
             finished = [attempt for attempt in running if attempt.task.done()]
             for attempt in finished:
                 running.remove(attempt)
-                if (block := _result(attempt, order, causes)) is not None:
-                    return block
+                try:
+                    return _result(attempt, order)
+                except SourceFailed as failure:
+                    causes[attempt.source.name] = str(failure)
+                    order.failed(attempt.source)
+                    if failure.fault is SourceFault.REFUTED:
+                        refutation = str(failure)
             is_next_due = not any(attempt.is_on_pace() for attempt in running)
     finally:
         await _cancel(running)
-    raise ContentUnavailable(cid, causes)
+    if refutation:  # nobody has it, and whoever signed where to get it signed something that can be nothing
+        raise ContentCorrupt(f"content {wanted.root}: {refutation}")
+    raise ContentUnavailable(wanted.cid, causes)
 
 
-def _result(attempt: _Attempt, order: SourceOrder, causes: dict[str, str]) -> Block | None:
-    try:
-        block = attempt.task.result()
-    except SourceFailed as failure:
-        causes[attempt.source.name] = str(failure)
-        order.failed(attempt.source)
-        return None
+def _result(attempt: _Attempt, order: SourceOrder) -> Block:
+    """Raises `SourceFailed`."""
+    block = attempt.task.result()
     order.delivered(attempt.source)
     return block
 

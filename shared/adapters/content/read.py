@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import random
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from typing import Protocol
+from dataclasses import replace
 
-from shared.adapters.content.race import Source, SourceFailed, SourceOrder, race
+from shared.adapters.content.local import LocalBlocks
+from shared.adapters.content.race import SourceOrder, race
 from shared.content.cid import Block
 from shared.content.unixfs import Walk
-from shared.errors import ContentUnavailable
-from shared.types import Address, Cid
+from shared.errors import ContentUnavailable, SourceFailed
+from shared.interfaces import Source, Wanted
+from shared.types import Address, Cid, Ref
 
 # Four blocks of at most 2 MiB hide a round trip and keep a model of any size in a few MiB of memory.
 BLOCKS_AHEAD = 4
 LOCAL = "local store"
 
-
-class LocalBlocks(Protocol):
-    """This node's own blocks. Raises `SourceFailed` when the disk does not play along."""
-
-    async def read(self, cid: Cid) -> Block | None: ...
-
-    async def write(self, block: Block) -> None: ...
-
-    async def pin(self, root: Cid, size_bytes: int) -> None: ...
+Sources = Callable[[Address | None, Ref | None], Sequence[Source]]
+"""Whom to ask, in order, for a file that the operator of the address should have; asked anew for every read."""
 
 
 class _Flight:
@@ -41,10 +35,10 @@ class _Flight:
 class ContentReader:
     """Concurrent reads share the blocks that both wait for: a block is fetched once, however many want it."""
 
-    def __init__(self, local: LocalBlocks, sources: Callable[[], Mapping[Address, Source]]) -> None:
+    def __init__(self, local: LocalBlocks, sources: Sources) -> None:
         self._local, self._sources = local, sources
         self._is_closed = False
-        self._flights: dict[Cid, _Flight] = {}
+        self._flights: dict[tuple[Cid, Ref | None], _Flight] = {}
         self._tasks: set[asyncio.Task[tuple[Block, bool]]] = set()
 
     async def close(self) -> None:
@@ -54,102 +48,126 @@ class ContentReader:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def get(self, cid: Cid, *, max_bytes: int, timeout_seconds: float, prefer: Address | None) -> bytes:
+    async def get(
+        self,
+        cid: Cid,
+        *,
+        max_bytes: int,
+        timeout_seconds: float,
+        prefer: Address | None = None,
+        ref: Ref | None = None,
+        keep_until: float = 0.0,
+    ) -> bytes:
         chunks: list[bytes] = []
         async with aclosing(
-            self.stream(cid, max_bytes=max_bytes, timeout_seconds=timeout_seconds, prefer=prefer)
+            self.stream(
+                cid,
+                max_bytes=max_bytes,
+                timeout_seconds=timeout_seconds,
+                prefer=prefer,
+                ref=ref,
+                keep_until=keep_until,
+            )
         ) as stream:
             async for chunk in stream:
                 chunks.append(chunk)  # noqa: PERF401 - a comprehension would not close the stream
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     async def stream(
-        self, cid: Cid, *, max_bytes: int, timeout_seconds: float, prefer: Address | None
+        self,
+        cid: Cid,
+        *,
+        max_bytes: int,
+        timeout_seconds: float,
+        prefer: Address | None = None,
+        ref: Ref | None = None,
+        keep_until: float = 0.0,
     ) -> AsyncGenerator[bytes, None]:
         """The file's bytes in order, each verified; the time counts from the first step, the consumer's included.
 
-        Pins the file once its last block is verified, if any block of it had to be fetched.
+        Once its last block is verified the file is kept, before its last bytes are given.
         """
         walk = Walk(cid, max_bytes=max_bytes)
         deadline = asyncio.get_running_loop().time() + timeout_seconds
-        window = _Window(self, self._order(prefer))
+        window = _Window(self, Wanted(cid, cid, ref), SourceOrder(self._sources(prefer, ref)))
         size, is_fetched = 0, False
         try:
             while ahead := walk.ahead(BLOCKS_AHEAD):
-                block, was_fetched = await window.next(ahead, cid, deadline)
+                block, was_fetched = await window.next(ahead, deadline)
                 content = walk.feed(block)
-                size, is_fetched = size + len(content), is_fetched or was_fetched
-                if is_fetched and not walk.ahead(1):
-                    await self._pin(cid, size)
+                size, is_begun = size + len(content), is_fetched
+                is_fetched = is_fetched or was_fetched
+                if not walk.ahead(1):
+                    await self._keep(cid, size, keep_until)
+                elif is_fetched and not is_begun:
+                    await self._begin(cid)
                 if content:
                     yield content
         finally:
             window.close()
 
-    def _order(self, prefer: Address | None) -> SourceOrder:
-        """`prefer` first; the rest by chance, so that no operator serves everybody."""
-        sources = dict(self._sources())
-        first = [sources.pop(prefer)] if prefer is not None and prefer in sources else []
-        rest = list(sources.values())
-        random.shuffle(rest)
-        return SourceOrder([*first, *rest])
-
-    async def _pin(self, root: Cid, size_bytes: int) -> None:
+    async def _begin(self, root: Cid) -> None:
         try:
-            await self._local.pin(root, size_bytes)
+            await self._local.begin(root)
+        except SourceFailed as failure:
+            raise ContentUnavailable(root, {LOCAL: str(failure)}) from failure
+
+    async def _keep(self, root: Cid, size: int, keep_until: float) -> None:
+        try:
+            await self._local.keep(root, size, keep_until)
         except SourceFailed as failure:
             raise ContentUnavailable(root, {LOCAL: str(failure)}) from failure
 
     # --- blocks ----------------------------------------------------------------------------------
-    def join(self, cid: Cid, order: SourceOrder) -> _Flight:
+    def join(self, wanted: Wanted, order: SourceOrder) -> _Flight:
         """The block's flight, started when there is none. Every `join` needs its `leave`."""
-        flight = self._flights.get(cid)
+        flight = self._flights.get((wanted.cid, wanted.ref))
         if flight is None:
-            flight = self._flights[cid] = _Flight()
-            flight.task = asyncio.create_task(self._load(cid, order, flight.causes))
+            flight = self._flights[wanted.cid, wanted.ref] = _Flight()
+            flight.task = asyncio.create_task(self._load(wanted, order, flight.causes))
             self._tasks.add(flight.task)
-            flight.task.add_done_callback(lambda _: self._land(cid, flight))
+            flight.task.add_done_callback(lambda _: self._land(wanted, flight))
         flight.waiters += 1
         return flight
 
-    def leave(self, cid: Cid, flight: _Flight) -> None:
+    def leave(self, wanted: Wanted, flight: _Flight) -> None:
         """The last to leave cancels what nobody waits for."""
         flight.waiters -= 1
         if not flight.waiters and not flight.task.done():
             flight.task.cancel()
-            self._forget(cid, flight)  # at once, or a newcomer would join a cancelled flight
+            self._forget(wanted, flight)  # at once, or a newcomer would join a cancelled flight
 
-    def _land(self, cid: Cid, flight: _Flight) -> None:
+    def _land(self, wanted: Wanted, flight: _Flight) -> None:
         self._tasks.discard(flight.task)
-        self._forget(cid, flight)
+        self._forget(wanted, flight)
         if not flight.task.cancelled():
             flight.task.exception()  # fetched ahead for a read that ended earlier: nobody else will look
 
-    def _forget(self, cid: Cid, flight: _Flight) -> None:
-        if self._flights.get(cid) is flight:
-            del self._flights[cid]
+    def _forget(self, wanted: Wanted, flight: _Flight) -> None:
+        if self._flights.get((wanted.cid, wanted.ref)) is flight:
+            del self._flights[wanted.cid, wanted.ref]
 
-    async def _load(self, cid: Cid, order: SourceOrder, causes: dict[str, str]) -> tuple[Block, bool]:
+    async def _load(self, wanted: Wanted, order: SourceOrder, causes: dict[str, str]) -> tuple[Block, bool]:
         """The block, and whether a source had to deliver it."""
         try:
             if not self._is_closed:
-                return await self._local_or_fetched(cid, order, causes)
+                return await self._local_or_fetched(wanted, order, causes)
         except asyncio.CancelledError:
             if not self._is_closed:
                 raise
         causes[LOCAL] = "closed"
-        raise ContentUnavailable(cid, causes)
+        raise ContentUnavailable(wanted.cid, causes)
 
-    async def _local_or_fetched(self, cid: Cid, order: SourceOrder, causes: dict[str, str]) -> tuple[Block, bool]:
-        block = await self._read_local(cid, causes)
+    async def _local_or_fetched(self, wanted: Wanted, order: SourceOrder, causes: dict[str, str]) -> tuple[Block, bool]:
+        block = await self._read_local(wanted.cid, causes)
         if block is not None:
             return block, False
-        block = await race(cid, order, causes)
+        block = await race(wanted, order, causes)
         try:
             await self._local.write(block)
         except SourceFailed as failure:
             causes[LOCAL] = str(failure)
-            raise ContentUnavailable(cid, causes) from failure
+            raise ContentUnavailable(wanted.cid, causes) from failure
         return block, True
 
     async def _read_local(self, cid: Cid, causes: dict[str, str]) -> Block | None:
@@ -163,27 +181,28 @@ class ContentReader:
 class _Window:
     """The flights of one read: those of the next few blocks, so that memory stays bounded."""
 
-    def __init__(self, reader: ContentReader, order: SourceOrder) -> None:
-        self._reader, self._order = reader, order
+    def __init__(self, reader: ContentReader, root: Wanted, order: SourceOrder) -> None:
+        self._reader, self._root, self._order = reader, root, order
         self._flights: dict[Cid, _Flight] = {}
 
-    async def next(self, ahead: list[Cid], root: Cid, deadline: float) -> tuple[Block, bool]:
-        """The first block of `ahead`. Raises `ContentUnavailable` about `root`, also at the deadline."""
+    async def next(self, ahead: list[Cid], deadline: float) -> tuple[Block, bool]:
+        """The first block of `ahead`. Raises `ContentUnavailable` about the root, also at the deadline, and
+        `ContentCorrupt`."""
         self._move(ahead)
         flight = self._flights[ahead[0]]
         try:
             async with asyncio.timeout_at(deadline):
                 return await asyncio.shield(flight.task)
         except (TimeoutError, ContentUnavailable) as error:
-            raise ContentUnavailable(root, dict(flight.causes)) from error
+            raise ContentUnavailable(self._root.cid, dict(flight.causes)) from error
 
     def _move(self, ahead: list[Cid]) -> None:
         """Blocks that a node just read has put further off are let go; they are local when their turn comes."""
         for cid in self._flights.keys() - set(ahead):
-            self._reader.leave(cid, self._flights.pop(cid))
+            self._reader.leave(replace(self._root, cid=cid), self._flights.pop(cid))
         for cid in ahead:
             if cid not in self._flights:
-                self._flights[cid] = self._reader.join(cid, self._order)
+                self._flights[cid] = self._reader.join(replace(self._root, cid=cid), self._order)
 
     def close(self) -> None:
         self._move([])

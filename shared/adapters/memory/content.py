@@ -7,15 +7,17 @@ simulation may jump it.
 from __future__ import annotations
 
 import asyncio
-import io
-from collections.abc import AsyncGenerator
+import random
+from collections.abc import Callable, Sequence
+from typing import BinaryIO, Self
 
-from shared.adapters.content.race import Meter, Source, SourceFailed
-from shared.adapters.content.read import ContentReader
+from shared.adapters.content.store import NodeContentStore
 from shared.content.cid import Block, verify_block
-from shared.content.unixfs import build_file, is_complete
-from shared.errors import CodecError, ContentCorrupt
-from shared.types import Address, Cid
+from shared.content.unixfs import Profile, build_file, is_complete
+from shared.errors import CodecError, ContentCorrupt, SourceFailed
+from shared.interfaces import Meter, Pin, Source, Swept, Wanted
+from shared.reasons import SourceFault
+from shared.types import Address, Cid, Ref, SourceKind
 
 
 class ContentHub:
@@ -23,7 +25,7 @@ class ContentHub:
 
     def __init__(self) -> None:
         self.blocks: dict[Address, dict[Cid, Block]] = {}
-        self.pins: dict[Address, dict[Cid, int]] = {}
+        self.pins: dict[Address, dict[Cid, Pin]] = {}
         self._withheld: set[tuple[Address, Cid]] = set()
         self._forged: dict[tuple[Address, Cid], bytes] = {}
         self._delays: dict[Address, float] = {}
@@ -59,34 +61,44 @@ class ContentHub:
             return forged
         block = self.blocks[owner].get(cid)
         if block is None or (owner, cid) in self._withheld:
-            raise SourceFailed("does not have it")
+            raise SourceFailed("does not have it", SourceFault.NOT_FOUND)
         return block.data
 
 
 class _HubSource:
     """One owner's gateway, as another node sees it."""
 
-    def __init__(self, hub: ContentHub, owner: Address) -> None:
-        self._hub, self._owner = hub, owner
+    def __init__(self, hub: ContentHub, owner: Address, kind: SourceKind) -> None:
+        self._hub, self._owner, self._kind = hub, owner, kind
 
     @property
     def name(self) -> str:
         return f"0x{self._owner.hex()}"
 
-    async def fetch(self, cid: Cid, meter: Meter) -> Block:
-        data = await self._hub.serve(self._owner, cid)
+    @property
+    def kind(self) -> SourceKind:
+        return self._kind
+
+    async def fetch(self, wanted: Wanted, meter: Meter) -> Block:
+        data = await self._hub.serve(self._owner, wanted.cid)
         meter.received_bytes += len(data)
         try:
-            return verify_block(cid, data)
+            return verify_block(wanted.cid, data)
         except CodecError as error:
-            raise SourceFailed(f"wrong bytes: {error}") from error
+            raise SourceFailed(f"wrong bytes: {error}", SourceFault.WRONG_BYTES) from error
 
 
 class _HubBlocks:
-    """One owner's own blocks, as its reader's `LocalBlocks`."""
+    """One owner's own blocks, as a `LocalStore`. Nothing is ever under way in it, and it is never full."""
 
     def __init__(self, hub: ContentHub, own: Address) -> None:
         self._blocks, self._pins = hub.blocks[own], hub.pins[own]
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
 
     async def read(self, cid: Cid) -> Block | None:
         return self._blocks.get(cid)
@@ -94,41 +106,50 @@ class _HubBlocks:
     async def write(self, block: Block) -> None:
         self._blocks[block.cid] = block
 
-    async def pin(self, root: Cid, size_bytes: int) -> None:
-        self._pins.setdefault(root, size_bytes)
+    async def build(self, open_stream: Callable[[], BinaryIO], profile: Profile, keep_until: float) -> Ref:
+        with open_stream() as stream:
+            root, size = build_file(stream, lambda block: self._blocks.update({block.cid: block}), profile)
+        await self.keep(root, size, keep_until)
+        return Ref(root, size, profile.name)
+
+    async def begin(self, root: Cid) -> None:
+        pass
+
+    async def keep(self, root: Cid, size: int, keep_until: float) -> None:
+        known = self._pins.get(root)
+        kept = keep_until if known is None else max(known.keep_until, keep_until)
+        self._pins[root] = Pin(root, size, kept, 0.0)
+
+    async def is_complete(self, root: Cid) -> bool:
+        sizes = {cid: len(block.data) for cid, block in self._blocks.items()}
+        try:
+            return is_complete(root, self._blocks.get, sizes.get)
+        except (CodecError, ContentCorrupt):
+            return False
+
+    async def pins(self) -> Sequence[Pin]:
+        return list(self._pins.values())
+
+    async def unpin(self, root: Cid) -> None:
+        self._pins.pop(root, None)
+
+    async def collect(self, max_bytes: int) -> Swept:
+        raise NotImplementedError
 
 
-class MemoryContentStore:
+class MemoryContentStore(NodeContentStore):
     """A `ContentStore` on a hub. Needs no opening; a node that goes away just drops it."""
 
     def __init__(self, hub: ContentHub, own: Address) -> None:
         self._hub, self._own = hub, own
-        self._reader = ContentReader(_HubBlocks(hub, own), self._sources)
+        super().__init__(_HubBlocks(hub, own), self._sources)
 
-    async def add(self, data: bytes) -> Cid:
-        blocks = self._hub.blocks[self._own]
-        root, size_bytes = build_file(io.BytesIO(data), lambda block: blocks.update({block.cid: block}))
-        self._hub.pins[self._own].setdefault(root, size_bytes)
-        return root
-
-    async def get(self, cid: Cid, *, max_bytes: int, timeout_seconds: float, prefer: Address | None = None) -> bytes:
-        return await self._reader.get(cid, max_bytes=max_bytes, timeout_seconds=timeout_seconds, prefer=prefer)
-
-    def open(
-        self, cid: Cid, *, max_bytes: int, timeout_seconds: float, prefer: Address | None = None
-    ) -> AsyncGenerator[bytes, None]:
-        """As `EmbeddedContentStore.open`."""
-        return self._reader.stream(cid, max_bytes=max_bytes, timeout_seconds=timeout_seconds, prefer=prefer)
-
-    async def has(self, cid: Cid) -> bool:
-        blocks = self._hub.blocks[self._own]
-        try:
-            return is_complete(cid, blocks.get, lambda leaf: len(blocks[leaf].data) if leaf in blocks else None)
-        except (CodecError, ContentCorrupt):
-            return False
-
-    async def unpin(self, cid: Cid) -> None:
-        self._hub.pins[self._own].pop(cid, None)
-
-    def _sources(self) -> dict[Address, Source]:
-        return {owner: _HubSource(self._hub, owner) for owner in self._hub.blocks if owner != self._own}
+    def _sources(self, prefer: Address | None, ref: Ref | None) -> list[Source]:
+        """As `OperatorSources`."""
+        rest = [owner for owner in self._hub.blocks if owner not in (self._own, prefer)]
+        random.shuffle(rest)
+        first = [] if prefer is None or prefer == self._own or prefer not in self._hub.blocks else [prefer]
+        return [
+            _HubSource(self._hub, owner, SourceKind.PERFORMER if owner == prefer else SourceKind.OPERATOR)
+            for owner in (*first, *rest)
+        ]

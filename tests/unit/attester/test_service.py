@@ -156,12 +156,12 @@ Forge = Callable[[World], Awaitable[TaskMessage]]
 
 async def forged_performer(world: World) -> TaskMessage:
     honest = await world.performed()
-    return TaskMessage(honest.request, honest.requester_signature, honest.task_info, bytes(65))
+    return TaskMessage(honest.request, honest.requester_signature, honest.task_info, bytes(65), honest.content)
 
 
 async def forged_requester(world: World) -> TaskMessage:
     honest = await world.performed()
-    return TaskMessage(honest.request, bytes(65), honest.task_info, honest.performer_signature)
+    return TaskMessage(honest.request, bytes(65), honest.task_info, honest.performer_signature, honest.content)
 
 
 FORGERIES: dict[str, Forge] = {

@@ -16,7 +16,7 @@ from shared.interfaces import Received, Validator
 from shared.types import PeerKey
 from tests.builders import ATTESTERS, PERFORMER
 
-TOPIC = "poi/2/31337/c0/vote"
+TOPIC = "poi/3/31337/c0/vote"
 LIMIT_SECONDS = 20.0  # the machine may be busy with other things
 
 

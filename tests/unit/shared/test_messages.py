@@ -365,7 +365,7 @@ def test_text_is_utf8(data: bytes) -> None:
 
 # --- topics --------------------------------------------------------------------------------------
 def test_topics_are_those_of_the_specification() -> None:
-    prefix = "poi/2/31337/" + "c0" * 20
+    prefix = "poi/3/31337/" + "c0" * 20
     topics = Topics(DOMAIN)
     assert topics.task == f"{prefix}/task"
     assert topics.vote == f"{prefix}/vote"

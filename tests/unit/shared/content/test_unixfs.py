@@ -26,7 +26,7 @@ PROFILES = st.builds(Profile, st.integers(1, 64), st.integers(2, 5))
 # --- building ------------------------------------------------------------------------------------
 @pytest.mark.parametrize("vector", VECTORS, ids=lambda v: f"{v['size']}-by-{v['chunk_bytes']}")
 def test_a_file_gets_the_cid_that_others_give_it(vector):
-    profile = Profile(vector["chunk_bytes"], vector["max_links"])
+    profile = Profile("vector", vector["chunk_bytes"], vector["max_links"])
     blocks = Blocks()
     content = content_of(vector["size"])
     root, size = build_file(io.BytesIO(content), blocks.put, profile)

@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 from shared.adapters.content import fetch as content_fetch
 from shared.adapters.content.fetch import GatewaySource, open_session
 from shared.adapters.content.gateway import RAW, Gateway
-from shared.adapters.content.race import Meter, SourceFailed
 from shared.adapters.content.read import ContentReader
 from shared.constants import MAX_BLOCK_BYTES
 from shared.content.cid import Block
-from shared.errors import ContentUnavailable
+from shared.errors import ContentUnavailable, SourceFailed
+from shared.interfaces import Meter
 from shared.types import Cid
 from tests.content_support import LIMIT_SECONDS, OPERATORS, Blocks, serving, talking, until
 

@@ -11,12 +11,11 @@ from typing import Any, TypeVar
 
 import pytest
 
-from shared.adapters.content.race import SourceFailed
 from shared.adapters.content.read import BLOCKS_AHEAD, LOCAL, ContentReader, _Window
 from shared.adapters.memory.content import ContentHub
 from shared.constants import CHUNK_BYTES, HEDGE_SECONDS
 from shared.content.cid import Block
-from shared.errors import ContentCorrupt, ContentTooLarge, ContentUnavailable
+from shared.errors import ContentCorrupt, ContentTooLarge, ContentUnavailable, SourceFailed
 from shared.types import Address, Cid
 from tests.content_support import OPERATORS, Blocks, content_of
 from tests.simnet.virtual_time import run_virtual

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.adapters.content import embedded as content_embedded
+from shared.adapters.content import blocks as content_blocks
 from shared.adapters.content.store import EmbeddedContentStore
 from shared.constants import CHUNK_BYTES
 from shared.errors import ContentError, ContentUnavailable, StoreBusy, StoreError
@@ -80,18 +80,18 @@ async def test_a_stream_gives_the_chunks_in_order(network):
 
 async def test_an_add_is_on_the_disk_before_it_is_pinned_and_acknowledged(tmp_path, monkeypatch):
     calls: list[str] = []
-    real_write, real_pin = content_embedded._write_file, content_embedded.Pins.add
+    real_write, real_pin = content_blocks._write_file, content_blocks.Pins.add
 
     def write(path: Path, data: bytes, *, is_durable: bool) -> None:
         calls.append("durable block" if is_durable else "block")
         real_write(path, data, is_durable=is_durable)
 
-    async def pin(pins: content_embedded.Pins, root: Cid, size_bytes: int) -> None:
+    async def pin(pins: content_blocks.Pins, root: Cid, size_bytes: int) -> None:
         calls.append("pin")
         await real_pin(pins, root, size_bytes)
 
-    monkeypatch.setattr(content_embedded, "_write_file", write)
-    monkeypatch.setattr(content_embedded.Pins, "add", pin)
+    monkeypatch.setattr(content_blocks, "_write_file", write)
+    monkeypatch.setattr(content_blocks.Pins, "add", pin)
     async with store_at(tmp_path) as store:
         await store.add(content_of(2 * CHUNK_BYTES))
     assert calls == ["durable block"] * 3 + ["pin"]
@@ -168,7 +168,7 @@ async def test_gateways_are_looked_up_for_every_read_and_the_own_is_never_asked(
 # --- a full disk ---------------------------------------------------------------------------------
 def fail_write(monkeypatch: pytest.MonkeyPatch, nth: int) -> None:
     """The disk is full from the nth block on."""
-    real, calls = content_embedded._write_file, []
+    real, calls = content_blocks._write_file, []
 
     def write(path: Path, data: bytes, *, is_durable: bool) -> None:
         calls.append(path)
@@ -177,7 +177,7 @@ def fail_write(monkeypatch: pytest.MonkeyPatch, nth: int) -> None:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         real(path, data, is_durable=is_durable)
 
-    monkeypatch.setattr(content_embedded, "_write_file", write)
+    monkeypatch.setattr(content_blocks, "_write_file", write)
 
 
 @pytest.mark.parametrize("nth", [1, 2, 4])
@@ -234,14 +234,14 @@ async def test_an_add_that_is_cancelled_stops_at_the_next_block(tmp_path, monkey
     path.write_bytes(bytes(20 * CHUNK_BYTES))
     written: list[Path] = []
     go_on = threading.Event()
-    real = content_embedded._write_file
+    real = content_blocks._write_file
 
     def write(path: Path, data: bytes, *, is_durable: bool) -> None:
         written.append(path)
         assert go_on.wait(LIMIT_SECONDS)
         real(path, data, is_durable=is_durable)
 
-    monkeypatch.setattr(content_embedded, "_write_file", write)
+    monkeypatch.setattr(content_blocks, "_write_file", write)
     async with store_at(tmp_path / "store") as store:
         adding = asyncio.create_task(store.add_file(path))
         await until(lambda: written, "the first block is being written")

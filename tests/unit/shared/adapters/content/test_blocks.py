@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from shared.adapters.content.embedded import BlockFiles, Pins
+from shared.adapters.content.blocks import BlockFiles
+from shared.adapters.content.pins import Pins
 from shared.content.cid import Codec, make_block
 from shared.errors import CodecError, StoreBusy, StoreCorrupt
 from shared.types import Cid
@@ -32,7 +33,7 @@ def on_disk(root: Path) -> set[str]:
 # --- the layout ----------------------------------------------------------------------------------
 def test_the_layout_is_that_of_flatfs(files, tmp_path):
     """The empty UnixFS directory, under the name that every Kubo repository has it under."""
-    files.write(make_block(Codec.DAG_PB, b"\x0a\x02\x08\x01"), is_durable=True)
+    files.put(make_block(Codec.DAG_PB, b"\x0a\x02\x08\x01"), is_durable=True)
     assert on_disk(tmp_path) == {"blocks/X3/CIQFTFEEHEDF6KLBT32BFAGLXEZL4UWFNWM4LFTLMXQBCERZ6CMLX3Y.data"}
 
 
@@ -48,7 +49,7 @@ def test_what_is_written_is_read_also_by_the_next_process(tmp_path, is_durable):
     blocks = [make_block(Codec.RAW, content_of(size)) for size in (0, 1, 1000, 1 << 20)]
     files = BlockFiles(tmp_path)
     for block in blocks * 2:
-        files.write(block, is_durable=is_durable)
+        files.put(block, is_durable=is_durable)
     for reader in (files, BlockFiles(tmp_path)):
         assert [reader.read(block.cid) for block in blocks] == blocks
         assert [reader.size_of(block.cid) for block in blocks] == [0, 1, 1000, 1 << 20]
@@ -71,7 +72,7 @@ def test_a_file_is_complete_only_with_every_block_whole(files, tmp_path):
     root = blocks.file(content_of(200), SMALL)
     for block in blocks.values():
         assert not files.is_complete(root)
-        files.write(block, is_durable=False)
+        files.put(block, is_durable=False)
     assert files.is_complete(root)
     for path in (tmp_path / "blocks").rglob("*.data"):
         whole = path.read_bytes()
@@ -196,11 +197,11 @@ def test_the_folder_takes_its_bound_and_no_byte_more(tmp_path):
     files = BlockFiles(tmp_path, max_bytes=1000)
     blocks = [make_block(Codec.RAW, bytes([number]) * 250) for number in range(5)]
     for block in blocks[:4]:
-        files.write(block, is_durable=True)
+        files.put(block, is_durable=True)
     for is_durable in (True, False):
         with pytest.raises(OSError, match="content would take over 1000 bytes"):
-            files.write(blocks[4], is_durable=is_durable)
-    files.write(blocks[0], is_durable=True)  # again, which adds nothing
+            files.put(blocks[4], is_durable=is_durable)
+    files.put(blocks[0], is_durable=True)  # again, which adds nothing
     assert files.read(blocks[4].cid) is None
 
 
@@ -208,8 +209,8 @@ def test_the_bound_counts_what_was_there_before(tmp_path):
     BlockFiles(tmp_path).write(LEAF, is_durable=True)
     files = BlockFiles(tmp_path, max_bytes=10)
     with pytest.raises(OSError, match="over 10 bytes"):
-        files.write(make_block(Codec.RAW, b"more"), is_durable=True)
-    files.write(make_block(Codec.RAW, b"mor"), is_durable=True)
+        files.put(make_block(Codec.RAW, b"more"), is_durable=True)
+    files.put(make_block(Codec.RAW, b"mor"), is_durable=True)
 
 
 def test_a_write_that_failed_counts_for_nothing(tmp_path, monkeypatch):
@@ -230,7 +231,7 @@ def test_many_threads_write_the_same_and_different_blocks(tmp_path):
     def write_all(offset: int) -> None:
         barrier.wait(10)
         for block in blocks[offset:] + blocks[:offset]:
-            files.write(block, is_durable=bool(offset % 2))
+            files.put(block, is_durable=bool(offset % 2))
             assert files.read(block.cid) == block
 
     with ThreadPoolExecutor(8) as threads:

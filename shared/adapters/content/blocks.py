@@ -1,0 +1,147 @@
+"""Blocks as files in the layout of Kubo's flatfs.
+
+Power may fail and `kill -9` may come between any two lines: a block is there whole or not at all. `BlockFiles` blocks
+and is called from worker threads.
+"""
+
+from __future__ import annotations
+
+import base64
+import errno
+import itertools
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from shared.content import unixfs
+from shared.content.cid import Block, parse_cid, verify_block
+from shared.errors import CodecError, ContentCorrupt
+from shared.types import Cid
+
+_MULTIHASH_SHA256 = b"\x12\x20"
+_TURNS = 64  # many more than threads, so that writers of different blocks seldom meet
+
+
+class BlockFiles:
+    """A `BlockStore`: `blocks/<the two characters before the last>/<base32 of the multihash>.data`, as `ipfs` has it.
+
+    `max_bytes` bounds what strangers' content may fill the disk with; a write beyond it fails as a full disk does.
+    One process at a time: opening takes every temporary file for a leftover.
+    """
+
+    def __init__(self, root: Path, max_bytes: int | None = None) -> None:
+        """Raises `OSError`."""
+        self._blocks, self._temporary, self._max_bytes = root / "blocks", root / "tmp", max_bytes
+        for folder in (self._blocks, self._temporary):
+            folder.mkdir(parents=True, exist_ok=True)
+        _sync_folder(root)
+        for leftover in self._temporary.iterdir():  # of writes that a crash cut short
+            leftover.unlink()
+        self._durable_shards: set[str] = set()
+        self._counter = itertools.count()
+        self._lock = threading.Lock()
+        self._turns = [threading.Lock() for _ in range(_TURNS)]
+        self._held_bytes = sum(path.stat().st_size for path in self._blocks.glob("*/*.data"))
+
+    def get(self, cid: Cid) -> Block | None:
+        try:
+            data = self._path(cid).read_bytes()
+        except FileNotFoundError:
+            return None
+        return verify_block(cid, data)
+
+    def size_of(self, cid: Cid) -> int | None:
+        try:
+            return self._path(cid).stat().st_size
+        except FileNotFoundError:
+            return None
+
+    def is_complete(self, root: Cid) -> bool:
+        """Nodes are read and checked, leaves are looked for by name and size."""
+        try:
+            return unixfs.is_complete(root, self.get, self.size_of)
+        except (CodecError, ContentCorrupt):  # damaged on disk, or no file at all
+            return False
+
+    def put(self, block: Block, *, is_durable: bool) -> None:
+        """It is made even where the file exists: nobody knows whether that one is durable, or what became of it."""
+        with self._turns[hash(block.cid) % len(self._turns)]:  # or two writers of one block would count it twice
+            path = self._path(block.cid)
+            added_bytes = len(block.data) - (self.size_of(block.cid) or 0)
+            self._reserve(added_bytes)
+            try:
+                self._replace(path, block.data, is_durable=is_durable)
+            except OSError:
+                self._reserve(-added_bytes)
+                raise
+        if is_durable:
+            _sync_folder(path.parent)
+
+    def delete(self, digest: bytes) -> int:
+        path = self._path_of(digest)
+        try:
+            size = path.stat().st_size
+            path.unlink()
+        except FileNotFoundError:
+            return 0
+        self._reserve(-size)
+        return size
+
+    def digests(self) -> Iterator[bytes]:
+        for path in self._blocks.glob("*/*.data"):
+            multihash = base64.b32decode(path.stem + "=" * (-len(path.stem) % 8))
+            yield multihash[len(_MULTIHASH_SHA256) :]
+
+    def _replace(self, path: Path, data: bytes, *, is_durable: bool) -> None:
+        self._make_shard(path.parent, is_durable=is_durable)
+        temporary = self._temporary / f"{next(self._counter)}"
+        try:
+            _write_file(temporary, data, is_durable=is_durable)
+            os.replace(temporary, path)  # noqa: PTH105 - beside os.open and os.fsync
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
+
+    def _path(self, cid: Cid) -> Path:
+        return self._path_of(parse_cid(cid)[1])
+
+    def _path_of(self, digest: bytes) -> Path:
+        key = base64.b32encode(_MULTIHASH_SHA256 + digest).decode().rstrip("=")
+        return self._blocks / key[-3:-1] / f"{key}.data"
+
+    def _make_shard(self, folder: Path, *, is_durable: bool) -> None:
+        if not is_durable:
+            folder.mkdir(exist_ok=True)
+            return
+        with self._lock:  # or a second thread would rely on a folder whose name is not on disk yet
+            if folder.name not in self._durable_shards:
+                folder.mkdir(exist_ok=True)
+                _sync_folder(self._blocks)
+                self._durable_shards.add(folder.name)
+
+    def _reserve(self, added_bytes: int) -> None:
+        with self._lock:
+            if self._max_bytes is not None and added_bytes > 0 and self._held_bytes + added_bytes > self._max_bytes:
+                raise OSError(errno.EDQUOT, f"content would take over {self._max_bytes} bytes")
+            self._held_bytes += added_bytes
+
+
+def _write_file(path: Path, data: bytes, *, is_durable: bool) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    try:
+        rest = memoryview(data)
+        while rest:  # a write may be short when the disk fills; the next one then says why
+            rest = rest[os.write(descriptor, rest) :]
+        if is_durable:
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
