@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from aiohttp import web
 
 from shared.adapters.content.gateway import RAW
-from shared.adapters.content.store import EmbeddedContentStore
+from shared.adapters.content.store import EmbeddedContentStore, NodeContentStore
 from shared.adapters.memory.content import ContentHub, MemoryContentStore
 from shared.content.cid import Block, Codec, make_block
 from shared.content.dagpb import Link, bytes_field, encode_node, varint_field
@@ -156,6 +156,8 @@ class Network(Protocol):
         """The operator's gateway serves these bytes, whatever is asked."""
         ...
 
+    def store(self, index: int) -> NodeContentStore: ...
+
     async def close(self) -> None: ...
 
 
@@ -167,6 +169,9 @@ class MemoryNetwork:
         return self.hub.join(OPERATORS[index])
 
     restart = start
+
+    def store(self, index: int) -> MemoryContentStore:
+        return self.hub.join(OPERATORS[index])
 
     async def plant(self, index: int, blocks: Blocks) -> None:
         self.hub.blocks[OPERATORS[index]].update(blocks)

@@ -20,7 +20,7 @@ from shared.errors import CodecError, ContentCorrupt, ContentTooLarge
 from shared.types import Cid
 from tests.content_support import SMALL, VECTORS, Blocks, content_of
 
-PROFILES = st.builds(Profile, st.integers(1, 64), st.integers(2, 5))
+PROFILES = st.builds(Profile, st.just("any"), st.integers(1, 64), st.integers(2, 5))
 
 
 # --- building ------------------------------------------------------------------------------------

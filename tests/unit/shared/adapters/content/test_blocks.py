@@ -15,7 +15,8 @@ from shared.adapters.content.blocks import BlockFiles
 from shared.adapters.content.pins import Pins
 from shared.content.cid import Codec, make_block
 from shared.errors import CodecError, StoreBusy, StoreCorrupt
-from shared.types import Cid
+from shared.interfaces import Pin
+from shared.types import FOREVER, Cid
 from tests.content_support import SMALL, Blocks, content_of
 
 LEAF = make_block(Codec.RAW, b"content")
@@ -39,8 +40,8 @@ def test_the_layout_is_that_of_flatfs(files, tmp_path):
 
 def test_a_block_is_kept_under_its_hash_whatever_its_codec(files, tmp_path):
     node = make_block(Codec.DAG_PB, LEAF.data)
-    files.write(LEAF, is_durable=True)
-    assert files.read(node.cid) == node
+    files.put(LEAF, is_durable=True)
+    assert files.get(node.cid) == node
     assert len(on_disk(tmp_path)) == 1
 
 
@@ -51,19 +52,19 @@ def test_what_is_written_is_read_also_by_the_next_process(tmp_path, is_durable):
     for block in blocks * 2:
         files.put(block, is_durable=is_durable)
     for reader in (files, BlockFiles(tmp_path)):
-        assert [reader.read(block.cid) for block in blocks] == blocks
+        assert [reader.get(block.cid) for block in blocks] == blocks
         assert [reader.size_of(block.cid) for block in blocks] == [0, 1, 1000, 1 << 20]
 
 
 def test_what_is_not_here_is_none(files):
-    assert files.read(LEAF.cid) is None
+    assert files.get(LEAF.cid) is None
     assert files.size_of(LEAF.cid) is None
 
 
 def test_a_name_that_is_no_cid_never_becomes_a_path(files):
     for name in ("../../etc/passwd", "bafkrei", ""):
         with pytest.raises(CodecError):
-            files.read(Cid(name))
+            files.get(Cid(name))
         assert not files.is_complete(Cid(name))
 
 
@@ -84,14 +85,14 @@ def test_a_file_is_complete_only_with_every_block_whole(files, tmp_path):
 # --- a disk that fails ---------------------------------------------------------------------------
 @pytest.mark.parametrize("is_durable", [True, False])
 def test_a_damaged_block_is_an_error_until_it_is_written_again(files, tmp_path, is_durable):
-    files.write(LEAF, is_durable=True)
+    files.put(LEAF, is_durable=True)
     (path,) = (tmp_path / "blocks").rglob("*.data")
     for damage in (b"", b"conten", b"Content"):
         path.write_bytes(damage)
         with pytest.raises(CodecError):
-            files.read(LEAF.cid)
-        files.write(LEAF, is_durable=is_durable)
-        assert files.read(LEAF.cid) == LEAF
+            files.get(LEAF.cid)
+        files.put(LEAF, is_durable=is_durable)
+        assert files.get(LEAF.cid) == LEAF
 
 
 class Disk:
@@ -128,29 +129,29 @@ def disk(files: BlockFiles, monkeypatch: pytest.MonkeyPatch) -> Disk:
 
 
 def test_a_durable_write_syncs_the_file_before_its_name_and_the_folder_after(files, disk):
-    files.write(LEAF, is_durable=True)
+    files.put(LEAF, is_durable=True)
     assert disk.calls == ["fsync folder", "write block", "fsync block", "replace", "fsync folder"]
     disk.calls.clear()
-    files.write(LEAF, is_durable=True)  # nobody knows whether the first one was durable
+    files.put(LEAF, is_durable=True)  # nobody knows whether the first one was durable
     assert disk.calls == ["write block", "fsync block", "replace", "fsync folder"]
 
 
 def test_a_fetched_block_is_written_without_waiting_for_the_disk(files, disk):
-    files.write(LEAF, is_durable=False)
+    files.put(LEAF, is_durable=False)
     assert disk.calls == ["write block", "replace"]
 
 
 def test_a_folder_made_by_a_fetch_is_synced_by_the_next_durable_write(files, disk):
-    files.write(LEAF, is_durable=False)
+    files.put(LEAF, is_durable=False)
     disk.calls.clear()
-    files.write(LEAF, is_durable=True)
+    files.put(LEAF, is_durable=True)
     assert disk.calls[0] == "fsync folder"
 
 
 def test_short_writes_go_on_to_the_end(files, disk):
     disk.bytes_a_write = 3
-    files.write(LEAF, is_durable=True)
-    assert files.read(LEAF.cid) == LEAF
+    files.put(LEAF, is_durable=True)
+    assert files.get(LEAF.cid) == LEAF
     assert disk.calls.count("write block") == 3
 
 
@@ -158,29 +159,29 @@ def test_short_writes_go_on_to_the_end(files, disk):
 def test_a_full_disk_leaves_nothing_half_stored(files, disk, tmp_path, call, nth):
     disk.bytes_a_write, disk.fail_at = 4, (call, nth)
     with pytest.raises(OSError, match="No space left on device"):
-        files.write(LEAF, is_durable=True)
+        files.put(LEAF, is_durable=True)
     assert on_disk(tmp_path) == set()
-    assert files.read(LEAF.cid) is None
+    assert files.get(LEAF.cid) is None
     disk.fail_at = None
-    files.write(LEAF, is_durable=True)
-    assert files.read(LEAF.cid) == LEAF
+    files.put(LEAF, is_durable=True)
+    assert files.get(LEAF.cid) == LEAF
 
 
 def test_a_block_whose_name_may_not_be_durable_is_not_acknowledged_but_whole(files, disk):
     disk.fail_at = ("fsync", 3)
     with pytest.raises(OSError, match="No space left on device"):
-        files.write(LEAF, is_durable=True)
-    assert files.read(LEAF.cid) == LEAF
+        files.put(LEAF, is_durable=True)
+    assert files.get(LEAF.cid) == LEAF
     assert files._held_bytes == 7
 
 
 def test_a_full_disk_takes_nothing_away(files, disk):
-    files.write(LEAF, is_durable=False)
+    files.put(LEAF, is_durable=False)
     disk.calls.clear()
     disk.fail_at = ("write", 1)
     with pytest.raises(OSError, match="No space left on device"):
-        files.write(LEAF, is_durable=True)
-    assert files.read(LEAF.cid) == LEAF
+        files.put(LEAF, is_durable=True)
+    assert files.get(LEAF.cid) == LEAF
 
 
 def test_what_a_crash_left_half_written_goes_at_the_next_start(tmp_path):
@@ -188,8 +189,8 @@ def test_what_a_crash_left_half_written_goes_at_the_next_start(tmp_path):
     (tmp_path / "tmp" / "7").write_bytes(b"half")
     files = BlockFiles(tmp_path)
     assert on_disk(tmp_path) == set()
-    files.write(LEAF, is_durable=True)
-    assert files.read(LEAF.cid) == LEAF
+    files.put(LEAF, is_durable=True)
+    assert files.get(LEAF.cid) == LEAF
 
 
 # --- the bound -----------------------------------------------------------------------------------
@@ -202,11 +203,11 @@ def test_the_folder_takes_its_bound_and_no_byte_more(tmp_path):
         with pytest.raises(OSError, match="content would take over 1000 bytes"):
             files.put(blocks[4], is_durable=is_durable)
     files.put(blocks[0], is_durable=True)  # again, which adds nothing
-    assert files.read(blocks[4].cid) is None
+    assert files.get(blocks[4].cid) is None
 
 
 def test_the_bound_counts_what_was_there_before(tmp_path):
-    BlockFiles(tmp_path).write(LEAF, is_durable=True)
+    BlockFiles(tmp_path).put(LEAF, is_durable=True)
     files = BlockFiles(tmp_path, max_bytes=10)
     with pytest.raises(OSError, match="over 10 bytes"):
         files.put(make_block(Codec.RAW, b"more"), is_durable=True)
@@ -218,9 +219,9 @@ def test_a_write_that_failed_counts_for_nothing(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         Disk(patch).fail_at = ("write", 1)
         with pytest.raises(OSError, match="No space left on device"):
-            files.write(LEAF, is_durable=True)
-    files.write(LEAF, is_durable=True)
-    assert files.read(LEAF.cid) == LEAF
+            files.put(LEAF, is_durable=True)
+    files.put(LEAF, is_durable=True)
+    assert files.get(LEAF.cid) == LEAF
 
 
 def test_many_threads_write_the_same_and_different_blocks(tmp_path):
@@ -232,7 +233,7 @@ def test_many_threads_write_the_same_and_different_blocks(tmp_path):
         barrier.wait(10)
         for block in blocks[offset:] + blocks[:offset]:
             files.put(block, is_durable=bool(offset % 2))
-            assert files.read(block.cid) == block
+            assert files.get(block.cid) == block
 
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(write_all, range(8)))
@@ -243,15 +244,16 @@ def test_many_threads_write_the_same_and_different_blocks(tmp_path):
 async def test_pins_outlive_their_process(tmp_path):
     pins = Pins(tmp_path / "pins.sqlite")
     await pins.open()
-    await pins.add(LEAF.cid, 7)
-    await pins.add(LEAF.cid, 7)
-    await pins.add(Cid("other"), 1)
+    kept = Pin(LEAF.cid, 7, FOREVER, 1.0)
+    await pins.add(kept)
+    await pins.add(kept)
+    await pins.add(Pin(Cid("other"), 1, 5.0, 1.0))
     await pins.remove(Cid("other"))
     await pins.remove(Cid("never there"))
     await pins.close()
     pins = Pins(tmp_path / "pins.sqlite")
     await pins.open()
-    assert await pins.all() == {LEAF.cid: 7}
+    assert pins.all() == [kept]
     await pins.close()
 
 

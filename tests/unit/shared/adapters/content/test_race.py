@@ -13,18 +13,17 @@ from hypothesis import strategies as st
 from shared.adapters.content.race import (
     MAX_ATTEMPTS_AT_ONCE,
     PACE_BYTES_PER_SECOND,
-    Meter,
-    SourceFailed,
     SourceOrder,
     race,
 )
 from shared.constants import HEDGE_SECONDS
 from shared.content.cid import Block, Codec, make_block
-from shared.errors import ContentUnavailable
-from shared.types import Cid
+from shared.errors import ContentUnavailable, SourceFailed
+from shared.interfaces import Meter, Wanted
 from tests.simnet.virtual_time import run_virtual
 
 BLOCK = make_block(Codec.RAW, b"block")
+WANTED = Wanted(BLOCK.cid, BLOCK.cid)
 MIB = 1 << 20
 
 
@@ -40,7 +39,7 @@ class Fake:
     cancelled: int = 0
     running: int = 0
 
-    async def fetch(self, cid: Cid, meter: Meter) -> Block:
+    async def fetch(self, wanted: Wanted, meter: Meter) -> Block:
         self.asked_at.append(asyncio.get_running_loop().time())
         self.running += 1
         try:
@@ -82,7 +81,7 @@ def run(*sources: Fake, limit_seconds: float = 60.0) -> Outcome:
         block = None
         try:
             async with asyncio.timeout(limit_seconds):
-                block = await race(BLOCK.cid, order, causes)
+                block = await race(WANTED, order, causes)
         except (ContentUnavailable, TimeoutError):
             pass
         for source in sources:
@@ -221,7 +220,7 @@ def test_who_delivered_leads_and_who_failed_goes_last():
 
 def test_a_bug_in_a_source_is_not_taken_for_a_failure():
     class Broken(Fake):
-        async def fetch(self, cid: Cid, meter: Meter) -> Block:
+        async def fetch(self, wanted: Wanted, meter: Meter) -> Block:
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):

@@ -11,11 +11,13 @@ from typing import Any, TypeVar
 
 import pytest
 
+from shared.adapters.content.race import SourceOrder
 from shared.adapters.content.read import BLOCKS_AHEAD, LOCAL, ContentReader, _Window
 from shared.adapters.memory.content import ContentHub
 from shared.constants import CHUNK_BYTES, HEDGE_SECONDS
 from shared.content.cid import Block
 from shared.errors import ContentCorrupt, ContentTooLarge, ContentUnavailable, SourceFailed
+from shared.interfaces import Wanted
 from shared.types import Address, Cid
 from tests.content_support import OPERATORS, Blocks, content_of
 from tests.simnet.virtual_time import run_virtual
@@ -189,10 +191,10 @@ def test_a_window_holds_the_blocks_of_its_place_and_no_others(hub):
 
     async def main() -> None:
         reader = hub.join(B)._reader
-        window = _Window(reader, reader._order(None))
+        window = _Window(reader, Wanted(cid, cid), SourceOrder(hub.join(B)._sources(None, None)))
         deadline = asyncio.get_running_loop().time() + 1
         for ahead in (leaves[:4], leaves[2:6], leaves[7:]):
-            block, _ = await window.next(ahead, cid, deadline)
+            block, _ = await window.next(ahead, deadline)
             assert block.cid == ahead[0]
             assert list(window._flights) == ahead
         window.close()
@@ -239,7 +241,7 @@ def test_what_is_here_is_asked_of_nobody(hub):
     hold(hub, B, blocks)
     assert run_virtual(hub.join(B).get(cid, prefer=A, **LIMITS)) == content
     assert not hub.asked
-    assert cid not in hub.pins[B]  # it was not fetched: whoever put it here decides whether it stays
+    assert hub.pins[B][cid].keep_until == 0.0  # whoever put it here did not say that it stays
 
 
 def test_only_the_missing_block_is_fetched_and_then_the_file_is_pinned(hub):
@@ -250,7 +252,7 @@ def test_only_the_missing_block_is_fetched_and_then_the_file_is_pinned(hub):
     del hub.blocks[B][missing]
     assert run_virtual(hub.join(B).get(cid, prefer=A, **LIMITS)) == content
     assert hub.asked == {(A, missing): 1}
-    assert hub.pins[B] == {cid: len(content)}
+    assert hub.pins[B][cid].size == len(content)
 
 
 def test_a_file_that_turns_out_corrupt_or_too_large_is_not_pinned(hub):
@@ -296,15 +298,18 @@ class _NoDisk:
     async def write(self, block: Block) -> None:
         self._fail("write")
 
-    async def pin(self, root: Cid, size_bytes: int) -> None:
-        self._fail("pin")
+    async def begin(self, root: Cid) -> None:
+        self._fail("begin")
+
+    async def keep(self, root: Cid, size: int, keep_until: float) -> None:
+        self._fail("keep")
 
     def _fail(self, call: str) -> None:
         if call in self._failing:
             raise SourceFailed(self._failing[call])
 
 
-@pytest.mark.parametrize("call", ["write", "pin"])
+@pytest.mark.parametrize("call", ["write", "keep"])
 def test_what_cannot_be_kept_is_unavailable(hub, call):
     """Not a word against whoever made it: the trouble is ours."""
     blocks = Blocks()

@@ -18,9 +18,11 @@ from pathlib import Path
 import pytest
 
 from shared.adapters.content import blocks as content_blocks
+from shared.adapters.content.pins import Pins
 from shared.adapters.content.store import EmbeddedContentStore
 from shared.constants import CHUNK_BYTES
 from shared.errors import ContentError, ContentUnavailable, StoreBusy, StoreError
+from shared.interfaces import Pin
 from shared.types import Address, Cid
 from tests.content_support import LIMIT_SECONDS, OPERATORS, Blocks, EmbeddedNetwork, content_of, serving, until
 
@@ -30,6 +32,11 @@ A, B, _ = OPERATORS
 
 def store_at(root: Path, urls: dict[Address, str] | None = None, max_bytes: int | None = None) -> EmbeddedContentStore:
     return EmbeddedContentStore(root=root, gateways=lambda: urls or {}, own=None, max_bytes=max_bytes)
+
+
+async def kept(store: EmbeddedContentStore) -> dict[Cid, int]:
+    """The sizes of the files that are all here."""
+    return {pin.cid: pin.size for pin in await store.pins() if pin.size is not None}
 
 
 async def get(store: EmbeddedContentStore, cid: Cid, prefer: Address | None = None) -> bytes:
@@ -53,11 +60,11 @@ async def test_a_file_gets_the_cid_of_its_bytes(tmp_path, size):
     path = tmp_path / "file"
     path.write_bytes(content_of(size))
     async with store_at(tmp_path / "store") as store:
-        cid = await store.add_file(path)
+        cid = (await store.add_file(path)).cid
         assert cid == Blocks().file(content_of(size))
         assert await get(store, cid) == content_of(size)
-        assert await store.pins() == {cid: size}
-        assert await store.add(content_of(size)) == cid
+        assert await kept(store) == {cid: size}
+        assert (await store.add(content_of(size))).cid == cid
 
 
 async def test_a_file_that_cannot_be_read_is_an_error_of_ours(tmp_path):
@@ -70,28 +77,28 @@ async def test_a_file_that_cannot_be_read_is_an_error_of_ours(tmp_path):
 async def test_a_stream_gives_the_chunks_in_order(network):
     here, there = await network.start(0), await network.start(1)
     content = content_of(3 * CHUNK_BYTES + 1)
-    cid = await there.add(content)
+    cid = (await there.add(content)).cid
     async with aclosing(here.open(cid, max_bytes=len(content), timeout_seconds=LIMIT_SECONDS, prefer=B)) as stream:
         assert [chunk async for chunk in stream] == [
             content[start : start + CHUNK_BYTES] for start in range(0, len(content), CHUNK_BYTES)
         ]
-    assert await here.pins() == {cid: len(content)}
+    assert await kept(here) == {cid: len(content)}
 
 
 async def test_an_add_is_on_the_disk_before_it_is_pinned_and_acknowledged(tmp_path, monkeypatch):
     calls: list[str] = []
-    real_write, real_pin = content_blocks._write_file, content_blocks.Pins.add
+    real_write, real_pin = content_blocks._write_file, Pins.add
 
     def write(path: Path, data: bytes, *, is_durable: bool) -> None:
         calls.append("durable block" if is_durable else "block")
         real_write(path, data, is_durable=is_durable)
 
-    async def pin(pins: content_blocks.Pins, root: Cid, size_bytes: int) -> None:
+    async def keep(pins: Pins, pin: Pin) -> None:
         calls.append("pin")
-        await real_pin(pins, root, size_bytes)
+        await real_pin(pins, pin)
 
     monkeypatch.setattr(content_blocks, "_write_file", write)
-    monkeypatch.setattr(content_blocks.Pins, "add", pin)
+    monkeypatch.setattr(Pins, "add", keep)
     async with store_at(tmp_path) as store:
         await store.add(content_of(2 * CHUNK_BYTES))
     assert calls == ["durable block"] * 3 + ["pin"]
@@ -122,7 +129,7 @@ async def test_a_folder_that_cannot_be_used_is_an_error_of_ours(tmp_path):
 
 async def test_a_damaged_block_is_fetched_again_and_repaired(network, tmp_path):
     here, there = await network.start(0), await network.start(1)
-    cid = await here.add(b"content")
+    cid = (await here.add(b"content")).cid
     await there.add(b"content")
     (path,) = (tmp_path / "0" / "blocks").rglob("*.data")
     path.write_bytes(b"kontent")
@@ -133,7 +140,7 @@ async def test_a_damaged_block_is_fetched_again_and_repaired(network, tmp_path):
 
 async def test_a_damaged_block_is_served_to_nobody_and_named_when_nobody_else_has_it(network, tmp_path):
     here, there = await network.start(0), await network.start(1)
-    cid = await there.add(b"content")
+    cid = (await there.add(b"content")).cid
     (path,) = (tmp_path / "1" / "blocks").rglob("*.data")
     path.write_bytes(b"kontent")
     with pytest.raises(ContentUnavailable) as failed:
@@ -146,7 +153,7 @@ async def test_a_damaged_block_is_served_to_nobody_and_named_when_nobody_else_ha
 
 async def test_the_gateway_of_a_closed_store_has_nothing(tmp_path):
     async with store_at(tmp_path / "closing") as store:
-        cid = await store.add(b"content")
+        cid = (await store.add(b"content")).cid
         routes = store.routes()
     async with serving(routes) as url, store_at(tmp_path / "other", {A: url}) as other:
         with pytest.raises(ContentUnavailable) as failed:
@@ -190,17 +197,17 @@ async def test_a_full_disk_refuses_an_add_and_nothing_is_half_there(tmp_path, mo
             with pytest.raises(ContentError, match=r"^store content: No space left on device$"):
                 await store.add(content)
         assert await store.has(cid) is False
-        assert await store.pins() == {}
+        assert await kept(store) == {}
         assert not list((tmp_path / "tmp").iterdir())
         for path in (tmp_path / "blocks").rglob("*.data"):  # whole ones, which a later add finds useful
             assert path.stat().st_size in (1, CHUNK_BYTES)
-        assert await store.add(content) == cid
+        assert (await store.add(content)).cid == cid
         assert await store.has(cid)
 
 
 async def test_a_full_disk_makes_content_unavailable_not_wrong(network, monkeypatch):
     here, there = await network.start(0), await network.start(1)
-    cid = await there.add(b"content")
+    cid = (await there.add(b"content")).cid
     with monkeypatch.context() as patch:
         fail_write(patch, 1)
         with pytest.raises(ContentUnavailable) as failed:
@@ -211,7 +218,7 @@ async def test_a_full_disk_makes_content_unavailable_not_wrong(network, monkeypa
 
 async def test_the_bound_of_the_folder_is_such_a_full_disk(tmp_path):
     async with store_at(tmp_path, max_bytes=1000) as store:
-        kept = await store.add(bytes(600))
+        kept = (await store.add(bytes(600))).cid
         with pytest.raises(ContentError, match="store content: content would take over 1000 bytes"):
             await store.add(bytes(601))
         assert await get(store, kept) == bytes(600)
@@ -220,10 +227,10 @@ async def test_the_bound_of_the_folder_is_such_a_full_disk(tmp_path):
 async def test_a_pin_that_fails_is_no_add(tmp_path, monkeypatch):
     async with store_at(tmp_path) as store:
 
-        async def full(root: Cid, size_bytes: int) -> None:
+        async def full(pin: Pin) -> None:
             raise StoreError("the disk is full")
 
-        monkeypatch.setattr(store._disk.pins, "add", full)
+        monkeypatch.setattr(store.embedded._pins, "add", full)
         with pytest.raises(ContentError, match="store content: the disk is full"):
             await store.add(b"content")
 
@@ -251,7 +258,7 @@ async def test_an_add_that_is_cancelled_stops_at_the_next_block(tmp_path, monkey
         go_on.set()
     assert len(written) == 1
     async with store_at(tmp_path / "store") as store:
-        assert await store.pins() == {}
+        assert await kept(store) == {}
 
 
 # --- kill -9 -------------------------------------------------------------------------------------
@@ -266,7 +273,7 @@ async def main(root, seed):
         async def add_for_ever():
             while True:
                 content = numbers.randbytes(numbers.choice([0, 100, 5000, 1 << 20, 3 << 20]))
-                cid = await store.add(content)
+                cid = (await store.add(content)).cid
                 print(cid, len(content), flush=True)
         await asyncio.gather(*(add_for_ever() for _ in range(4)))
 
@@ -296,7 +303,7 @@ async def test_after_kill_9_every_acknowledged_add_is_there_and_none_is_half_the
         acknowledged |= await killed_after(tmp_path, 10, numbers.uniform(0, 0.1), round_number)
         async with store_at(tmp_path) as store:
             assert not list((tmp_path / "tmp").iterdir())
-            pins = await store.pins()
+            pins = await kept(store)
             assert pins.items() >= acknowledged.items()
             for cid, size in pins.items():  # whoever is pinned is whole, acknowledged or not
                 assert await store.has(cid)
@@ -339,7 +346,7 @@ async def main(what, root, argument, target):
     async with EmbeddedContentStore(root=Path(root), gateways=lambda: gateways, own=None) as store:
         before = peak_mib()
         if what == "add":
-            print(await store.add_file(Path(argument)), peak_mib() - before, flush=True)
+            print((await store.add_file(Path(argument))).cid, peak_mib() - before, flush=True)
             await serve(store)
         else:
             cid, path = target.split(":", 1)
