@@ -103,7 +103,7 @@ class World(Cast):
         it says of text. Nothing can run it."""
         assert TEXT_CARD.text is not None
         card = msgspec.structs.replace(TEXT_CARD, text=msgspec.structs.replace(TEXT_CARD.text, **changes))
-        cid = await self.content.join(PERFORMER.address).add(encode_canonical(card))
+        cid = (await self.content.join(PERFORMER.address).add(encode_canonical(card))).cid
         self.define(TaskDefinition(1, "text", "text", MODEL_HASH, cid))
 
     # --- nodes -----------------------------------------------------------------------------------

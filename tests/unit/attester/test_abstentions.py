@@ -120,7 +120,7 @@ async def with_unknown_method(world: World) -> TaskMessage:
 
 
 async def with_other_card(world: World, card: bytes) -> TaskMessage:
-    return await defined(world, card_cid=await world.content.join(PERFORMER.address).add(card))
+    return await defined(world, card_cid=(await world.content.join(PERFORMER.address).add(card)).cid)
 
 
 async def with_swapped_model(world: World) -> TaskMessage:

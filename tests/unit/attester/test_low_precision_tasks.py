@@ -86,7 +86,7 @@ async def network(own: Runner) -> AsyncIterator[Network]:
         card = msgspec.structs.replace(card, golden=Golden(cid=cid_of(golden), vectors=1))
         for content in (MODEL, golden):
             await shelf.add(content)
-        card_cid = await shelf.add(encode_canonical(card))
+        card_cid = (await shelf.add(encode_canonical(card))).cid
         assert card.model is not None
         world.define(TaskDefinition(1, "low", "sequential", Digest(bytes.fromhex(card.model.sha256)), card_cid))
         library = ModelLibrary(

@@ -136,7 +136,7 @@ async def test_the_largest_score_of_all_vectors_counts() -> None:
 
 async def _with_golden(world: World, data: bytes, vectors: int = 1, engine: Engine | None = None) -> ReadyModel:
     """A card with this golden file, which the performer serves."""
-    cid = await world.content.join(PERFORMER.address).add(data)
+    cid = (await world.content.join(PERFORMER.address).add(data)).cid
     return with_card(await ready(world, engine or Engine()), golden=Golden(cid=cid, vectors=vectors))
 
 

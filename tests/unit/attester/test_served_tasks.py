@@ -51,7 +51,7 @@ def methods(world: World, services: Mapping[str, Service]) -> dict[str, Method]:
 
 async def performed(world: World, card: ModelCard, services: Mapping[str, Service]) -> TaskMessage:
     """By the real performer, heard on gossip."""
-    card_cid = await world.content.join(PERFORMER.address).add(encode_canonical(card))
+    card_cid = (await world.content.join(PERFORMER.address).add(encode_canonical(card))).cid
     world.define(TaskDefinition(1, "served", card.method, NO_MODEL, card_cid))
     bystander = await world.bystander()
     async with world.performer(methods=methods(world, services)) as desk:

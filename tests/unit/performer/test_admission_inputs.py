@@ -83,7 +83,7 @@ async def test_an_input_that_does_not_fit(door: Door, name: str) -> None:
 @pytest.mark.parametrize("name", BAD_INPUTS)
 async def test_an_unfit_input_named_by_its_cid_is_not_kept(door: Door, name: str) -> None:
     document, field, expected = BAD_INPUTS[name]
-    cid = await door.world.content.join(door.world.people[0].address).add(document)
+    cid = (await door.world.content.join(door.world.people[0].address).add(document)).cid
     await door.is_refused(asking(None, input_cid=cid)(door.world), -32002, field, expected)
 
 
@@ -91,7 +91,7 @@ async def test_a_missing_tensor(door: Door) -> None:
     card = make_card(
         inputs=(X, TensorSpec("y", "int64", (2,))), model=make_card().model.__class__("bafkrei", MODEL_HASH.hex(), 1)
     )
-    card_cid = await door.desk.content.add(encode_canonical(card))
+    card_cid = (await door.desk.content.add(encode_canonical(card))).cid
     door.world.define(TaskDefinition(1, "two", "tensor", MODEL_HASH, card_cid))
     await door.desk.library.card(door.world.roster.definitions[1])
     form = asking(tensors(x=GOOD), task_definition_id=1)(door.world)
@@ -117,7 +117,7 @@ async def test_a_directory_of_another_codec_is_no_input(door: Door) -> None:
 async def test_an_input_that_is_too_large(door: Door) -> None:
     document = b" " * (MAX_INPUT_BYTES + 1)
     await door.is_refused(asking(document)(door.world), -32602, "input", f"at most {MAX_INPUT_BYTES} bytes")
-    cid = await door.world.content.join(door.world.people[0].address).add(document)
+    cid = (await door.world.content.join(door.world.people[0].address).add(document)).cid
     form = asking(None, input_cid=cid)(door.world)
     await door.is_refused(form, -32002, "request.inputCid", f"a file of at most {MAX_INPUT_BYTES} bytes")
 

@@ -76,7 +76,7 @@ async def test_without_a_beacon_nothing_is_taken_that_needs_one(door: Door) -> N
 
 async def test_a_refused_seed_leaves_no_input_behind(door: Door) -> None:
     """Named by its CID alone, and fetched for nothing."""
-    cid = await door.world.content.join(door.world.people[0].address).add(PROMPT)
+    cid = (await door.world.content.join(door.world.people[0].address).add(PROMPT)).cid
     form = asking(None, input_cid=cid, task_definition_id=1)(door.world)
     await door.is_refused(form, -32602, "request.seed", f"{to_hex(beacon_of(1))} (`beacon` of poi_getNetwork)")
 

@@ -149,7 +149,7 @@ async def advance(door: Door, task_id: Digest) -> None:
     """Performs and certifies the task as the roles would."""
     task = door.desk.ledger.get(task_id)
     assert task is not None
-    info = door.world.info("x", task_id=task_id, proof_of_task=await door.desk.content.add(b"a proof"))
+    info = door.world.info("x", task_id=task_id, proof_of_task=(await door.desk.content.add(b"a proof")).cid)
     await door.desk.ledger.advance(task_id, Performed(info, bytes(65), 0.1, 0.0))
     await door.desk.ledger.advance(task_id, Certified(door.world.certificate(info), 4, 0, 4, 0.0))
 

@@ -111,6 +111,20 @@ GOOD = [
     ("p2p.listen", "/ip6/::/tcp/0", "/ip6/::/tcp/0"),
     ("http.port", 0, 0),
     ("http.public_url", "https://node.example/", "https://node.example"),
+    ("content.store", "embedded", "embedded"),
+    ("content.private_networks", ["127.0.0.0/8", "fd00::/8"], ("127.0.0.0/8", "fd00::/8")),
+    ("content.sources", ["http://a:1/x/", "/dns4/a/tcp/4001/p2p/b"], ("http://a:1/x", "/dns4/a/tcp/4001/p2p/b")),
+    ("content.kubo_url", "http://127.0.0.1:5001/", "http://127.0.0.1:5001"),
+    ("content.kubo_auth_file", "auth", Path("/base/auth")),
+    ("content.gateways", ["https://a", "https://b/"], ("https://a", "https://b")),
+    ("content.eigenda_url", "http://127.0.0.1:3100", "http://127.0.0.1:3100"),
+    ("publish.to", [], ()),
+    ("publish.pinning_service_url", "https://pins.example/psa", "https://pins.example/psa"),
+    ("publish.pinning_service_token_file", "token", Path("/base/token")),
+    ("publish.pinata_url", "https://pins.example", "https://pins.example"),
+    ("publish.pinata_token_file", "token", Path("/base/token")),
+    ("publish.filebase_url", "https://pins.example", "https://pins.example"),
+    ("publish.filebase_token_file", "token", Path("/base/token")),
     ("inference.engine", "genai", "genai"),
     ("inference.provider", "cuda", "cuda"),
     ("inference.openai_url", "http://127.0.0.1:8000/", "http://127.0.0.1:8000"),
@@ -130,6 +144,31 @@ def test_a_value_in_range_is_taken(name: str, raw: Any, expected: Any) -> None:
     got = value_of(parse({name: raw}), name)
     is_address = expected is None and raw.startswith("0x")
     assert got == (bytes.fromhex(raw[2:]) if is_address else expected)
+
+
+@pytest.mark.parametrize("store", ["kubo", "ipfshttpclient"])
+def test_a_store_elsewhere_needs_its_url(store: str) -> None:
+    with pytest.raises(ConfigError, match=r"^content\.kubo_url is missing"):
+        parse({"content.store": store})
+    assert parse({"content.store": store, "content.kubo_url": "http://a"}).content.store == store
+
+
+NEEDS = {
+    "kubo": ["content.kubo_url"],
+    "pinning-service": ["publish.pinning_service_url", "publish.pinning_service_token_file"],
+    "pinata": ["publish.pinata_url", "publish.pinata_token_file"],
+    "filebase": ["publish.filebase_url", "publish.filebase_token_file"],
+    "eigenda": ["content.eigenda_url"],
+}
+
+
+@pytest.mark.parametrize("service", NEEDS)
+def test_a_service_to_publish_to_needs_its_settings(service: str) -> None:
+    given = dict.fromkeys(NEEDS[service], "http://a")
+    assert parse({"publish.to": [service], **given}).publish.to == (service,)
+    for missing in given:
+        with pytest.raises(ConfigError, match=rf'^{missing} is missing: publish.to has "{service}"'):
+            parse({"publish.to": [service], **given, missing: None})
 
 
 def test_an_engine_behind_a_url_needs_the_url() -> None:
@@ -200,6 +239,28 @@ BAD = [
     ("http.public_url", "node.example", "expected an http or https URL"),
     ("content.max_bytes", 64 * 2**20 - 1, "expected an integer from 67108864 to 17592186044416 bytes, got 67108863"),
     ("content.max_bytes", 2**44 + 1, "expected an integer from 67108864 to 17592186044416 bytes"),
+    ("content.store", "s3", 'expected one of "embedded", "kubo", "ipfshttpclient", got \'s3\''),
+    ("content.private_networks", ["10.0.0.1/8"], "different networks like 10.0.0.0/8"),
+    ("content.private_networks", "10.0.0.0/8", "expected a list"),
+    ("content.sources", ["a"], "different URLs or multiaddrs"),
+    ("content.sources", ["/ip4/1.2.3.4"], "different URLs or multiaddrs"),
+    ("content.sources", ["http://a/" + "a" * 250], "of at most 256 characters"),
+    ("content.sources", [f"http://a/{n}" for n in range(9)], "at most 8 different"),
+    ("content.kubo_url", "http://user@a", "without user, query and fragment"),
+    ("content.kubo_auth_file", "a\0b", 'expected a path, or "", got'),
+    ("content.gateways", [""], "different http or https URLs"),
+    ("content.gateways", ["https://a?key=b"], "without user, query and fragment"),
+    ("content.gateways", [f"http://a/{n}" for n in range(17)], "at most 16 different"),
+    ("content.eigenda_url", "a:3100", "expected an http or https URL"),
+    ("publish.to", ["s3"], 'expected a list of some of "kubo"'),
+    ("publish.to", "kubo", 'expected a list of some of "kubo"'),
+    ("publish.to", ["kubo", "kubo"], 'expected a list of some of "kubo"'),
+    ("publish.pinning_service_url", "ftp://a", "expected an http or https URL"),
+    ("publish.pinning_service_token_file", "a\0b", 'expected a path, or "", got'),
+    ("publish.pinata_url", "ftp://a", "expected an http or https URL"),
+    ("publish.pinata_token_file", "a\0b", 'expected a path, or "", got'),
+    ("publish.filebase_url", "ftp://a", "expected an http or https URL"),
+    ("publish.filebase_token_file", "a\0b", 'expected a path, or "", got'),
     ("inference.engine", "tensorrt", 'expected one of "onnx", "genai", "openai", got \'tensorrt\''),
     ("inference.genai_dir", "", "expected a path, got ''"),
     ("inference.openai_url", "ftp://server", "expected an http or https URL"),

@@ -55,7 +55,7 @@ class Reading:
     async def define(self, change: Callable[[ModelCard], ModelCard]) -> TaskDefinition:
         """A definition with another card."""
         card = encode_canonical(change(CARD))
-        return self.of(await self.world.content.join(PERFORMER.address).add(card))
+        return self.of((await self.world.content.join(PERFORMER.address).add(card)).cid)
 
     @staticmethod
     def of(card_cid: Cid, **changes: Any) -> TaskDefinition:
@@ -202,7 +202,7 @@ async def test_a_card_for_another_definition_is_a_mismatch_each_time(changes: di
 async def test_a_card_that_is_none_is_a_mismatch(card: bytes) -> None:
     async with World() as world:
         reading = Reading(world)
-        cid = await world.content.join(PERFORMER.address).add(card)
+        cid = (await world.content.join(PERFORMER.address).add(card)).cid
         with pytest.raises(ModelMismatch, match=f"card {cid}"):
             await reading.library.card(reading.of(cid))
 

@@ -160,7 +160,8 @@ def test_steps_are_the_same_from_both_sides(one: float, other: float) -> None:
 @given(FLOATS, st.integers(1, 50))
 def test_steps_are_counted_one_by_one(value: float, steps: int) -> None:
     start = np.array([value], np.float32)
-    moved = stepped(start, 0, steps)
+    with np.errstate(over="ignore"):  # beyond the largest there is no step to count
+        moved = stepped(start, 0, steps)
     if np.isfinite(moved).all():
         assert steps_between(start, moved)[0] == steps
 
