@@ -133,6 +133,11 @@ RULES: dict[str, list[tuple[str, str, tuple[str, ...]]]] = {
         ("REJECT", "`taskInfo.taskPerformer` is not the origin's operator", ("performer",)),
         ("REJECT", "`taskInfo.taskId` is not the request's digest", ("task id",)),
         ("REJECT", "`proofOfTask` or `inputCid` is not a canonical CIDv1", ("CID",)),
+        (
+            "REJECT",
+            "`content` names another CID than `proofOfTask`, an unknown profile, over `MAX_SOURCES` sources",
+            ("content of another CID or profile", "content size", "content sources"),
+        ),
         ("REJECT", "`data` or `parameters` over their limit", ("parameters size", "data size")),
         ("IGNORE", "deadline passed, or further away than", ("deadline",)),
         ("IGNORE", "`taskInfo.epoch` is neither the current nor the previous epoch", ("unknown epoch",)),
