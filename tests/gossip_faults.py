@@ -87,12 +87,14 @@ TOPIC_OF: dict[type, str] = {
 
 # --- messages with faults --------------------------------------------------------------------------
 # Each maker turns changes into a signed message and its origin. Changes of `request`, `info`, `batch` happen before
-# signing, those of `message` after it.
+# signing, those of `message` and its `content` after it.
 def make_task(changes: Changes) -> tuple[NodeKeys, Any]:
     asked = request(**changes.get("request", {}))
     info = task_info(asked, **changes.get("info", {}))
     signers = {role: changes[role] for role in ("requester", "performer") if role in changes}
-    return changes.get("origin", PERFORMER), replace(task_message(asked, info, **signers), **changes.get("message", {}))
+    honest = task_message(asked, info, **signers)
+    said = replace(honest, content=replace(honest.content, **changes.get("content", {})))
+    return changes.get("origin", PERFORMER), replace(said, **changes.get("message", {}))
 
 
 def make_vote(changes: Changes) -> tuple[NodeKeys, Any]:
@@ -148,6 +150,13 @@ FAULTS: dict[str, list[tuple[str, Ruling, Changes]]] = {
         ("another performer's", (Reject, "performer"), {"info": {"task_performer": RIVAL.address}}),
         ("another task id", (Reject, "task id"), {"info": {"task_id": sha("another task")}}),
         ("no CID", (Reject, "CID"), {"info": {"proof_of_task": "bafk"}}),
+        (
+            "another's content",
+            (Reject, "content of another CID or profile"),
+            {"content": {"profile": "unixfs-v0-2015"}},
+        ),
+        ("certificate", (Reject, "content size"), {"content": {"eigenda": bytes(8193)}}),
+        ("sources", (Reject, "content sources"), {"content": {"sources": ("http://a",) * 9}}),
         ("parameters", (Reject, "parameters size"), {"request": {"parameters": "p" * 4097}}),
         ("data", (Reject, "data size"), {"info": {"data": bytes(4097)}}),
         ("deadline", (Ignore, "deadline"), {"request": {"deadline": int(NOW)}}),
