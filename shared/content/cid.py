@@ -92,6 +92,13 @@ def encode_cid(cid: Cid) -> bytes:
     return data
 
 
+def decode_link(data: bytes) -> Cid:
+    """As `decode_cid`, of a node's link, where CIDv0 (a bare SHA-256 multihash of 34 bytes) stands for the dag-pb block
+    with that hash: it is what `ipfs add` writes by default, in nodes that can be named by a CIDv1 all the same."""
+    is_version_0 = len(data) == CID_BYTES - 2 and data[:2] == _PREFIX[Codec.DAG_PB][2:]
+    return decode_cid(_PREFIX[Codec.DAG_PB][:2] + data if is_version_0 else data)
+
+
 def decode_cid(data: bytes) -> Cid:
     """The canonical text. Raises `CodecError` for another version, codec, hash or length."""
     if len(data) != CID_BYTES or data[:4] not in _CODEC:

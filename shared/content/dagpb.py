@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from shared.constants import MAX_LINKS
-from shared.content.cid import decode_cid, encode_cid
+from shared.content.cid import decode_link, encode_cid
 from shared.content.varint import decode_varint, encode_varint
 from shared.errors import CodecError
 from shared.types import Cid
@@ -64,7 +64,7 @@ def _decode_link(encoded: bytes) -> Cid:
         if number <= last or number > 3 or isinstance(value, int) != (number == 3):
             raise CodecError(f"dag-pb link: field {number} is unknown, repeated or out of order")
         if number == 1 and isinstance(value, bytes):
-            cid = decode_cid(value)
+            cid = decode_link(value)
         last = number
     if cid is None:
         raise CodecError("dag-pb link: no hash")

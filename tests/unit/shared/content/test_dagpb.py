@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from shared.constants import MAX_BLOCK_BYTES, MAX_LINKS
 from shared.content import dagpb
-from shared.content.cid import Codec, encode_cid, make_block
+from shared.content.cid import Codec, decode_cid, encode_cid, make_block
 from shared.content.dagpb import Link, bytes_field, decode_node, encode_node, varint_field
 from shared.errors import CodecError
 
@@ -53,13 +53,18 @@ REFUSED = {
     "a link with an unknown field": bytes_field(2, LINK + varint_field(4, 1)),
     "a link whose size is text": bytes_field(2, HASH + bytes_field(3, b"4")),
     "a link whose hash is a number": bytes_field(2, varint_field(1, 4)),
-    "a link to version 0": bytes_field(2, bytes_field(1, encode_cid(LEAF)[2:])),
+    "a link to a cut version 0": bytes_field(2, bytes_field(1, encode_cid(LEAF)[2:-1])),
     "a link to an identity CID": bytes_field(2, bytes_field(1, b"\x01\x55\x00\x04leaf")),
     "a link to a SHA-1": bytes_field(2, bytes_field(1, b"\x01\x55\x11\x14" + hashlib.sha1(b"leaf").digest())),  # noqa: S324
     "a link to dag-cbor": bytes_field(2, bytes_field(1, b"\x01\x71\x12\x20" + bytes(32))),
     "a link to nothing": bytes_field(2, bytes_field(1, b"")),
     "one link too many": bytes_field(2, LINK) * (MAX_LINKS + 1),
 }
+
+
+def test_a_link_to_version_0_is_one_to_the_dag_pb_block():
+    link = bytes_field(2, bytes_field(1, encode_cid(LEAF)[2:]))
+    assert decode_node(link) == (b"", [decode_cid(bytes((1, Codec.DAG_PB)) + encode_cid(LEAF)[2:])])
 
 
 @pytest.mark.parametrize("block", REFUSED.values(), ids=REFUSED)
