@@ -144,7 +144,8 @@ def _read_range(text: str) -> _Range | None:
     media_type, *rest = (part.strip().lower() for part in text.split(";"))
     if media_type not in _FORMATS.values():
         return None
-    pairs = dict((part.partition("=")[0].strip(), part.partition("=")[2].strip().strip('"')) for part in rest)
+    cut = [part.partition("=") for part in rest]
+    pairs = {name.strip(): value.strip().strip('"') for name, _, value in cut}
     parameters = {name: pairs[name] for name in _CAR_PARAMETERS if media_type == CAR and pairs.get(name)}
     return _Range(media_type, _quality(pairs.get("q", "1")), parameters)
 

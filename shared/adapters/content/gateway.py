@@ -139,8 +139,7 @@ class Gateway:
     async def _send_next(
         self, response: web.StreamResponse, sections: AsyncGenerator[bytes, None], client: Client, sent: _Sent
     ) -> bool:
-        while (debt := client.debt()) > 0:
-            await asyncio.sleep(debt)  # holding no block
+        await client.paid()  # holding no block
         async with self._limits.turn(client):
             section = await anext(sections, None)
             if section is not None:

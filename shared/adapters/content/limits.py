@@ -47,6 +47,11 @@ class Client:
         """Seconds until it may have more."""
         return self._bucket.owe(0, self._clock())
 
+    async def paid(self) -> None:
+        """Waits until its debt is paid. Several may wait for the same; what they then take is the next debt."""
+        if (debt := self.debt()) > 0:
+            await asyncio.sleep(debt)
+
 
 class ClientLimits:
     """Shares a bounded number of bodies among clients; a client is an IPv4 address or an IPv6 /64.
