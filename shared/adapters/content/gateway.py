@@ -15,7 +15,7 @@ from aiohttp import web
 
 from shared.adapters.content.archive import archive
 from shared.adapters.content.asked import CAR, RAW, Asked, read_request
-from shared.adapters.content.limits import CUT_BYTES, Client, ClientLimits, client_of
+from shared.adapters.content.limits import CUT_BYTES, Client, ClientLimits
 from shared.adapters.content.preconditions import Verdict, judge
 from shared.adapters.http import CORS
 from shared.content.cid import Block
@@ -23,7 +23,7 @@ from shared.content.selection import Selection
 from shared.errors import ContentCorrupt, ContentTooLarge
 from shared.types import Cid
 
-__all__ = ["CAR", "RAW", "SEND_SECONDS", "ClientLimits", "Gateway", "Outcome", "Served", "client_of"]
+__all__ = ["CAR", "RAW", "SEND_SECONDS", "ClientLimits", "Gateway", "Outcome", "Served"]
 
 SEND_SECONDS = 10.0  # a block that takes a reader longer is not worth its memory
 # CIDs that all archives under way remember, to send nothing twice: 160 MB at most. The largest model has 65,536 blocks.

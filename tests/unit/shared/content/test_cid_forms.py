@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -59,7 +61,5 @@ def test_a_long_text_is_not_looked_at():
 
 @given(st.text(max_size=MAX_CHARACTERS))
 def test_no_text_is_too_strange(text):
-    try:
+    with suppress(CodecError):
         assert len(canonical_form(text)) == 59
-    except CodecError:
-        pass

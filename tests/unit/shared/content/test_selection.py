@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.constants import MAX_DAG_DEPTH, MAX_MODEL_BYTES
-from shared.content import selection as module
-from shared.content.cid import Codec, codec_of, make_block
+from shared.content.cid import Codec, make_block
 from shared.content.selection import EVERY_BYTE, DagScope, EntityBytes, Selection, parse_entity_bytes
 from shared.content.unixfs import Profile, read_node
 from shared.errors import CodecError, ContentCorrupt, ContentTooLarge
@@ -247,11 +246,3 @@ def test_what_is_remembered_is_a_level_of_siblings_and_what_was_sent():
     assert most == 1 + 3 * (SMALL.max_links - 1)  # the tree has three levels below its root
     selected(blocks, root, once)
     assert once.held == len(blocks) == 40
-
-
-def test_leaves_are_raw():
-    """Else the tests above would say less than they seem to."""
-    blocks = Blocks()
-    blocks.file(content_of(300), SMALL)
-    assert {codec_of(cid) for cid in blocks} == set(Codec)
-    assert module.MIN_BYTES_PER_NODE == 4096
