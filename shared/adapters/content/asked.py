@@ -19,6 +19,7 @@ from shared.types import Cid
 
 RAW = "application/vnd.ipld.raw"
 CAR = "application/vnd.ipld.car"
+PROBE = Cid("bafkqaaa")  # the empty block, in an identity CID; the one that is served
 _FORMATS = {"raw": RAW, "car": CAR}
 _SERVED = f"only {RAW} (format=raw) and {CAR} (format=car; version=1, order=dfs, dups=y or n) are served"
 # What of a CAR can be asked for. Depth first is one of the orders that `unk` leaves open.
@@ -73,6 +74,8 @@ def read_request(cid: str, query: Mapping[str, str], accept: Sequence[str]) -> A
     chosen = _choose(query.get("format"), _read_accept(accept), has_accept=bool(accept))
     if chosen.media_type == RAW:
         return Asked(root, RAW)
+    if root == PROBE:
+        raise web.HTTPBadRequest(text=f"{PROBE} is a block and no file: ask for format=raw")
     parameters = {name: query[f"car-{name}"] for name in _CAR_PARAMETERS if f"car-{name}" in query} | chosen.parameters
     if not _is_served(parameters):
         raise web.HTTPNotAcceptable(text=_SERVED)
@@ -85,6 +88,8 @@ def read_request(cid: str, query: Mapping[str, str], accept: Sequence[str]) -> A
 
 
 def _read_cid(text: str) -> Cid:
+    if text == PROBE:
+        return PROBE
     try:
         codec_of(Cid(text))
     except CodecError as error:

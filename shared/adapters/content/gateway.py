@@ -14,7 +14,7 @@ from enum import StrEnum
 from aiohttp import web
 
 from shared.adapters.content.archive import archive
-from shared.adapters.content.asked import CAR, RAW, Asked, read_request
+from shared.adapters.content.asked import CAR, PROBE, RAW, Asked, read_request
 from shared.adapters.content.limits import CUT_BYTES, Client, ClientLimits
 from shared.adapters.content.preconditions import Verdict, judge
 from shared.adapters.http import CORS
@@ -102,13 +102,15 @@ class Gateway:
 
     async def _answer_raw(self, request: web.Request, asked: Asked, client: Client, sent: _Sent) -> web.StreamResponse:
         async with self._limits.turn(client):
-            data = (await self._found(asked.cid, request, client)).data
+            # The empty identity block, by which others find out whether this is a gateway, is in nobody's store.
+            data = b"" if asked.cid == PROBE else (await self._found(asked.cid, request, client)).data
             verdict = judge(request.headers, request.method, asked.etag, len(data))
             response = _describe(request, asked, verdict, len(data))
             if request.method == "GET" and verdict.status in (200, 206):
-                await _start(request, response, client)
-                await _send(response, memoryview(data)[verdict.part.start : verdict.part.stop], client, sent)
-                await _finish(response, client)
+                async with _reading(response, client):
+                    await response.prepare(request)
+                    await response.write_eof(data[verdict.part.start : verdict.part.stop])
+                sent.size = len(verdict.part)
             return response
 
     async def _answer_car(self, request: web.Request, asked: Asked, client: Client, sent: _Sent) -> web.StreamResponse:
@@ -125,7 +127,8 @@ class Gateway:
                 response = _describe(request, asked, verdict, None)
                 if request.method == "HEAD" or verdict.status != 200:
                     return response
-                await _start(request, response, client)
+                async with _reading(response, client):
+                    await response.prepare(request)
                 await _send(response, first, client, sent)
                 del first
             try:
@@ -133,7 +136,8 @@ class Gateway:
                     pass
             except (ContentCorrupt, ContentTooLarge, web.HTTPNotFound) as error:
                 raise _Cut(response) from error  # a CAR that ends between two blocks would look whole
-            await _finish(response, client)
+            async with _reading(response, client):
+                await response.write_eof()
             return response
 
     async def _send_next(
@@ -217,20 +221,10 @@ def _describe(request: web.Request, asked: Asked, verdict: Verdict, size: int | 
     return response
 
 
-async def _start(request: web.Request, response: web.StreamResponse, client: Client) -> None:
+async def _send(response: web.StreamResponse, section: bytes, client: Client, sent: _Sent) -> None:
     async with _reading(response, client):
-        await response.prepare(request)
-
-
-async def _send(response: web.StreamResponse, data: bytes | memoryview, client: Client, sent: _Sent) -> None:
-    async with _reading(response, client):
-        await response.write(data)
-    sent.size += len(data)
-
-
-async def _finish(response: web.StreamResponse, client: Client) -> None:
-    async with _reading(response, client):
-        await response.write_eof()
+        await response.write(section)
+    sent.size += len(section)
 
 
 @asynccontextmanager

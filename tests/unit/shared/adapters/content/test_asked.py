@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 from aiohttp import web
-from multiformats import CID
 from multidict import CIMultiDict, MultiDict
+from multiformats import CID
 
-from shared.adapters.content.asked import CAR, RAW, Asked, read_request
+from shared.adapters.content.asked import CAR, PROBE, RAW, Asked, read_request
 from shared.content.cid import Codec, make_block
 from shared.content.selection import DagScope, EntityBytes
 
@@ -156,6 +156,12 @@ def test_both_codecs_are_taken(cid):
     assert ask("format=raw", cid=cid).cid == cid
 
 
+def test_the_probe_of_gateways_is_a_block_and_no_archive():
+    assert ask("format=raw", cid=PROBE).cid == PROBE
+    with pytest.raises(web.HTTPBadRequest):
+        ask("format=car", cid=PROBE)
+
+
 @pytest.mark.parametrize("base", ["base16", "base32upper", "base36", "base58btc", "base64url"])
 def test_another_spelling_is_told_the_one_that_is_taken(base):
     with pytest.raises(web.HTTPBadRequest) as refusal:
@@ -173,7 +179,7 @@ def test_a_version_0_is_told_its_version_1():
     assert "bafybeif7ztnhq65lumvvtr4ekcwd2ifwgm3awq4zfr3srh462rwyinlb4y" in refusal.value.text
 
 
-@pytest.mark.parametrize("cid", ["", "bafkrei", "../etc/passwd", "<script>", "b" * 8000, "\n\r\x00", "bafkqaaa"])
+@pytest.mark.parametrize("cid", ["", "bafkrei", "../etc/passwd", "<script>", "b" * 8000, "\n\r\x00", "bafkqaiq"])
 def test_what_is_no_cid_is_refused_in_few_words_of_ours(cid):
     with pytest.raises(web.HTTPBadRequest) as refusal:
         ask("format=raw", cid=cid)

@@ -106,6 +106,14 @@ async def test_the_empty_block_is_a_block(node):
         assert (response.status, response.headers["Content-Length"], await response.read()) == (200, "0", b"")
 
 
+async def test_whoever_probes_for_a_gateway_finds_one(node):
+    """specs.ipfs.tech/http-gateways/trustless-gateway/#dedicated-probe-paths"""
+    for method in ("HEAD", "GET"):
+        async with node.ask("bafkqaaa?format=raw", method) as response:
+            assert (response.status, response.content_type, await response.read()) == (200, RAW, b"")
+    assert node.reads == 0
+
+
 async def test_a_node_of_a_file_is_served_raw_too(node):
     cid = node.blocks.file(content_of(100), SMALL)
     async with node.ask(f"{cid}?format=raw") as response:
