@@ -61,7 +61,7 @@ class Gateway:
     def __init__(self, read: ReadBlock, limits: ClientLimits | None = None, served: Served | None = None) -> None:
         self._read, self._limits = read, limits or ClientLimits()
         self._served = served or (lambda form, size, outcome: None)
-        self.held_cids = 0
+        self._held_cids = 0
 
     def routes(self) -> list[web.RouteDef]:
         """For a role's application: `application.add_routes(gateway.routes())`."""
@@ -134,7 +134,7 @@ class Gateway:
             try:
                 while await self._send_next(response, sections, client, sent):
                     pass
-            except (ContentCorrupt, ContentTooLarge, web.HTTPNotFound) as error:
+            except (ContentCorrupt, ContentTooLarge, web.HTTPException) as error:
                 raise _Cut(response) from error  # a CAR that ends between two blocks would look whole
             async with _reading(response, client):
                 await response.write_eof()
@@ -153,18 +153,20 @@ class Gateway:
     async def _counted(
         self, sections: AsyncGenerator[bytes, None], selection: Selection
     ) -> AsyncGenerator[bytes, None]:
-        """Raises `ContentTooLarge` when all archives under way remember too much. Raw blocks can be had even then."""
+        """Raises `HTTPServiceUnavailable` when all archives together remember too much; blocks can be had even then."""
         held = 0
         try:
             async with aclosing(sections):
                 async for section in sections:
-                    self.held_cids += selection.held - held
+                    self._held_cids += selection.held - held
                     held = selection.held
-                    if self.held_cids > MAX_HELD_CIDS:
-                        raise ContentTooLarge(f"archives of over {MAX_HELD_CIDS} blocks at once")
+                    if self._held_cids > MAX_HELD_CIDS:
+                        raise web.HTTPServiceUnavailable(
+                            headers={"Retry-After": "10"}, text="too many archives at once"
+                        )
                     yield section
         finally:
-            self.held_cids -= held
+            self._held_cids -= held
 
     async def _found(self, cid: Cid, request: web.Request, client: Client) -> Block:
         block = await self._read(cid)

@@ -18,6 +18,7 @@ from shared.adapters.content.limits import CUT_BYTES, REQUEST_BYTES
 from shared.adapters.http import CORS, serve
 from shared.content.car import read_car
 from shared.content.cid import Block, Codec, make_block
+from shared.content.dagpb import bytes_field, varint_field
 from shared.content.selection import EntityBytes, Selection
 from shared.content.unixfs import read_node
 from shared.types import Cid
@@ -151,6 +152,7 @@ async def test_nothing_lies_below_a_cid(node, path):
 
 
 async def test_what_is_not_here_is_not_found_and_nobody_remembers_that(node):
+    """§5: "What is not here is 404 ... and MUST NOT be cached"."""
     cid = Blocks().leaf(b"elsewhere")
     for form in ("raw", "car"):
         async with node.ask(f"{cid}?format={form}") as response:
@@ -337,6 +339,7 @@ async def test_a_block_named_often_is_in_the_car_once(node):
     ],
 )
 async def test_a_part_of_a_file_is_the_blocks_that_it_needs(node, query, wanted):
+    """§5: "the blocks that cover these bytes, those on the path to them, and no others"."""
     cid = node.blocks.file(content_of(300), SMALL)
     needed = Selection(cid, span=EntityBytes(wanted.start, wanted.stop - 1))
     expected = []
@@ -387,14 +390,40 @@ async def test_a_head_of_a_car_reads_no_more_than_its_root(node):
     assert node.reads == 1
 
 
-@pytest.mark.parametrize("what", ["a block is missing", "a block is no file's"])
-async def test_a_car_that_cannot_be_finished_breaks_off_and_says_nothing_in_the_log(node, what, caplog):
-    cid = node.blocks.file(content_of(300), SMALL)
-    if what == "a block is missing":
-        del node.blocks[list(node.blocks)[3]]
-    else:
-        cid = node.blocks.node([(cid, 300), (node.blocks.put(make_block(Codec.DAG_PB, b"junk")), 5)])
-    async with node.ask(f"{cid}?format=car") as response:
+def identity_link(blocks: Blocks) -> Cid:
+    """A node that has its child's bytes in the link."""
+    link = bytes_field(1, b"\x01\x55\x00\x01x") + bytes_field(2, b"") + varint_field(3, 1)
+    data = varint_field(1, 2) + varint_field(3, 1) + varint_field(4, 1)
+    return blocks.put(make_block(Codec.DAG_PB, bytes_field(2, link) + bytes_field(1, data)))
+
+
+def other_codec(blocks: Blocks) -> Cid:
+    link = bytes_field(1, b"\x01\x71\x12\x20" + bytes(32)) + bytes_field(2, b"") + varint_field(3, 1)
+    data = varint_field(1, 2) + varint_field(3, 1) + varint_field(4, 1)
+    return blocks.put(make_block(Codec.DAG_PB, bytes_field(2, link) + bytes_field(1, data)))
+
+
+def missing(blocks: Blocks) -> Cid:
+    cid = blocks.file(content_of(300), SMALL)
+    del blocks[list(blocks)[3]]
+    return cid
+
+
+def junk_inside(blocks: Blocks) -> Cid:
+    file = blocks.file(content_of(300), SMALL)
+    return blocks.node([(file, 300), (blocks.put(make_block(Codec.DAG_PB, b"junk")), 5)])
+
+
+def lie(blocks: Blocks) -> Cid:
+    return blocks.node([(blocks.leaf(b"12345"), 6)])
+
+
+@pytest.mark.parametrize("hostile", [missing, junk_inside, identity_link, other_codec, lie])
+@pytest.mark.parametrize("cache", ["", "only-if-cached"])
+async def test_a_car_that_cannot_be_finished_breaks_off_and_says_nothing_in_the_log(node, hostile, cache, caplog):
+    """§5: "A CAR that cannot be finished MUST break the connection: cut between two blocks it would look whole." """
+    cid = hostile(node.blocks)
+    async with node.ask(f"{cid}?format=car", Cache_Control=cache) as response:
         assert response.status == 200
         with pytest.raises(aiohttp.ClientPayloadError):
             await response.read()
@@ -414,7 +443,10 @@ async def test_archives_remember_no_more_than_a_node_can_hold(node, monkeypatch)
     async with node.ask(f"{cid}?format=car&car-dups=y") as response:  # which needs no memory
         blocks = Blocks((block.cid, block) for block in read_car(io.BytesIO(await response.read()), cid))
     assert blocks.read(cid, min_bytes_per_node=1) == content_of(300)
-    async with node.ask(f"{cid}?format=car&dag-scope=block") as response:
+    monkeypatch.setattr(content_gateway, "MAX_HELD_CIDS", 0)
+    async with node.ask(f"{cid}?format=car") as response:
+        assert (response.status, response.headers["Retry-After"]) == (503, "10")
+    async with node.ask(f"{cid}?format=raw") as response:
         assert response.status == 200
 
 
