@@ -34,7 +34,7 @@ class EntityBytes:
         """The offsets meant in a file of `size` bytes; none when all of them lie beyond it."""
         first = self.first if self.first >= 0 else max(0, size + self.first)
         end = size if self.last is None else self.last + 1 + (size if self.last < 0 else 0)
-        return range(first, min(end, size))
+        return range(first, max(first, min(end, size)))
 
     def __str__(self) -> str:
         return f"{self.first}:{'*' if self.last is None else self.last}"
