@@ -6,7 +6,7 @@
 | 400 | the hash is not 32 bytes as 0x-hex | `{"error"}` |
 | 404 | no vote of this attester on it, or none whose evidence is kept | `{"error"}` |
 | 425 | it could still be copied | `{"error", "until"}`, unix seconds |
-| 429 | the client has too many requests open | text |
+| 429, 503 | the client, or everybody, has too many requests open | text |
 """
 
 from __future__ import annotations

@@ -16,7 +16,14 @@ SHUTDOWN_SECONDS = 2.0
 CORS = {
     "Access-Control-Allow-Origin": "*",
     "Access-Control-Allow-Methods": "GET, HEAD, POST, OPTIONS",
-    "Access-Control-Allow-Headers": "Content-Type, Accept, Range",
+    "Access-Control-Allow-Headers": (
+        "Content-Type, Accept, Range, If-Range, If-Match, If-None-Match, Cache-Control, User-Agent, X-Requested-With"
+    ),
+    # Else a page sees the bytes of a block, and not what they are.
+    "Access-Control-Expose-Headers": (
+        "Accept-Ranges, Content-Disposition, Content-Length, Content-Location, Content-Range, ETag, Retry-After, "
+        "X-Ipfs-Path, X-Ipfs-Roots"
+    ),
     "Access-Control-Max-Age": "3600",
 }
 

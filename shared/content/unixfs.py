@@ -21,7 +21,7 @@ _RAW_DATA, _FILE = 0, 2  # UnixFS types; directories, symbolic links and shards 
 # A block of nothing but links to one-byte leaves would cost a fetch and a hash for each byte. Real chunks are 256 KiB
 # and more; 4 KiB leaves room for anybody's small ones.
 MIN_BYTES_PER_NODE = 4096
-_FREE_NODES = 64
+FREE_NODES = 64
 _CID_SHOWN = 64  # characters of a stranger's text that an error repeats
 
 
@@ -194,7 +194,7 @@ class Walk:
         except CodecError as error:
             raise ContentCorrupt(f"content {root[:_CID_SHOWN]!r}: {error}") from error
         self._max_bytes, self._max_depth, self._min_bytes_per_node = max_bytes, max_depth, min_bytes_per_node
-        self._nodes_left = _FREE_NODES
+        self._nodes_left = FREE_NODES
         self._todo: list[tuple[Cid, int | None, int]] = [(root, None, 0)]  # CID, declared size, depth; next one last
 
     def ahead(self, count: int) -> list[Cid]:

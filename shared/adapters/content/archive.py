@@ -6,20 +6,24 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 
 from shared.content.car import car_header, car_section
 from shared.content.cid import Block
-from shared.content.unixfs import read_node
+from shared.content.selection import Selection
 from shared.types import Cid
 
 
-async def archive(root: Cid, read: Callable[[Cid], Awaitable[Block]]) -> AsyncGenerator[bytes, None]:
-    """Depth first, each block once (order=dfs, dups=n); the header comes with the first block, or not at all.
+async def archive(
+    root: Cid, read: Callable[[Cid], Awaitable[Block]], selection: Selection | None = None
+) -> AsyncGenerator[bytes, None]:
+    """Depth first (order=dfs); without a `selection` the whole file, each block once (dups=n). The header comes with
+    the first block, or not at all.
 
-    Raises what `read` raises, and `ContentCorrupt` for a node that is no part of a file.
+    Raises what `read` raises, and `ContentCorrupt` or `ContentTooLarge` for a DAG that is no file of ours, after its
+    last block that was in order.
     """
-    todo, seen, header = [root], {root}, car_header(root)
-    while todo:
-        block = await read(todo.pop())
-        yield header + car_section(block)
-        header = b""
-        children = dict.fromkeys(cid for cid, _ in read_node(block).children if cid not in seen)
-        todo.extend(reversed(children))
-        seen.update(children)
+    selection = selection or Selection(root)
+    header = car_header(root)
+    while (cid := selection.next()) is not None:
+        block = await read(cid)
+        if selection.is_new:
+            yield header + car_section(block)
+            header = b""
+        selection.feed(block)

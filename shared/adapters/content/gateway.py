@@ -7,182 +7,236 @@ bounded is how much memory, disk and time strangers take.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
-from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
+from enum import StrEnum
 
-from aiohttp import ETag, web
+from aiohttp import web
 
 from shared.adapters.content.archive import archive
-from shared.content.cid import Block, codec_of
-from shared.errors import CodecError, ContentCorrupt
+from shared.adapters.content.asked import CAR, PROBE, RAW, Asked, read_request
+from shared.adapters.content.limits import CUT_BYTES, Client, ClientLimits
+from shared.adapters.content.preconditions import Verdict, judge
+from shared.adapters.http import CORS
+from shared.content.cid import Block
+from shared.content.selection import Selection
+from shared.errors import ContentCorrupt, ContentTooLarge
 from shared.types import Cid
 
-RAW = "application/vnd.ipld.raw"
-CAR = "application/vnd.ipld.car"
-_CAR_AS_SENT = f"{CAR}; version=1; order=dfs; dups=n"
-_FORMATS = {"raw": RAW, "car": CAR}
+__all__ = ["CAR", "RAW", "SEND_SECONDS", "ClientLimits", "Gateway", "Outcome", "Served"]
 
-MAX_BODIES = 64  # blocks in memory at once, of at most 2 MiB each
-MAX_BODIES_PER_CLIENT = 16
-MAX_WAITING_PER_CLIENT = 256  # a whole testnet may share one address
 SEND_SECONDS = 10.0  # a block that takes a reader longer is not worth its memory
+# CIDs that all archives under way remember, to send nothing twice: 160 MB at most. The largest model has 65,536 blocks.
+MAX_HELD_CIDS = 1 << 20
 
 ReadBlock = Callable[[Cid], Awaitable[Block | None]]
 """A block of this node; None when it is not here, or damaged."""
 
 
-class ClientLimits:
-    """Shares a bounded number of bodies among clients; a client is an IPv4 address or an IPv6 /64."""
+class Outcome(StrEnum):
+    """What became of a request."""
 
-    def __init__(
-        self,
-        bodies: int = MAX_BODIES,
-        per_client: int = MAX_BODIES_PER_CLIENT,
-        waiting_per_client: int = MAX_WAITING_PER_CLIENT,
-    ) -> None:
-        self._bodies, self._per_client = asyncio.Semaphore(bodies), per_client
-        self._present_per_client = per_client + waiting_per_client
-        self._present: Counter[str] = Counter()
-        self._turns: dict[str, asyncio.Semaphore] = {}
-
-    @asynccontextmanager
-    async def body(self, remote: str | None) -> AsyncIterator[None]:
-        """Raises `HTTPTooManyRequests` when the client has enough requests waiting already."""
-        client = client_of(remote)
-        if self._present[client] >= self._present_per_client:
-            raise web.HTTPTooManyRequests(headers={"Retry-After": "1"}, text="too many requests at once")
-        self._present[client] += 1
-        turn = self._turns.setdefault(client, asyncio.Semaphore(self._per_client))
-        try:
-            async with turn, self._bodies:  # in this order: a client with many requests waits behind itself
-                yield
-        finally:
-            self._present[client] -= 1
-            if not self._present[client]:
-                del self._present[client], self._turns[client]
+    SERVED = "served"  # all of it, also when nothing but the head was asked for
+    UNCHANGED = "unchanged"  # 304: the client has it
+    ABSENT = "absent"  # not here
+    REFUSED = "refused"  # no request for what is served, or a condition or limit that it does not meet
+    CUT = "cut"  # under way: a block is missing or no file's, or the reader went away or does not read
 
 
-def client_of(remote: str | None) -> str:
-    """Whom a request counts for. One subscriber has a whole IPv6 /64, so that is one client."""
-    try:
-        address = ipaddress.ip_address(remote or "")
-    except ValueError:  # a unix socket has no address
-        return ""
-    if isinstance(address, ipaddress.IPv6Address):
-        return str(ipaddress.ip_network((int(address), 64), strict=False))
-    return str(address)
+Served = Callable[[str, int, Outcome], None]
+"""Told at the end of each request: what was asked for (raw, car, or none if it cannot be told), the bytes of blocks
+that were sent, and the outcome."""
+
+
+class _Sent:
+    """The bytes of one answer."""
+
+    form = "none"
+    size = 0
 
 
 class Gateway:
-    """`GET | HEAD /ipfs/{cid}`: the raw block, or a CAR of the whole file."""
+    """`GET | HEAD /ipfs/{cid}`: the raw block, or a CAR of the file or a part of it."""
 
-    def __init__(self, read: ReadBlock, limits: ClientLimits | None = None) -> None:
+    def __init__(self, read: ReadBlock, limits: ClientLimits | None = None, served: Served | None = None) -> None:
         self._read, self._limits = read, limits or ClientLimits()
+        self._served = served or (lambda form, size, outcome: None)
+        self._held_cids = 0
 
     def routes(self) -> list[web.RouteDef]:
         """For a role's application: `application.add_routes(gateway.routes())`."""
-        return [web.get("/ipfs/{cid}", self._serve)]
+        return [web.get("/ipfs/{cid}", self._serve), web.get("/ipfs/{cid}/{path:.*}", self._refuse_path)]
+
+    async def _refuse_path(self, _: web.Request) -> web.Response:
+        """Never a hint of what was asked: it may be anything, of any length."""
+        self._served("none", 0, Outcome.REFUSED)
+        raise web.HTTPNotFound(text="nothing lies below a CID here: ask for /ipfs/CID", headers=_UNCACHED)
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
-        cid, media_type = _requested_cid(request), _requested_type(request)
-        etag = ETag(value=f"{cid}.{'raw' if media_type == RAW else 'car'}", is_weak=media_type != RAW)
-        async with aclosing((self._raw if media_type == RAW else self._car)(cid, request.remote)) as parts:
-            first = await anext(parts)
-            if _is_known(request, etag):
-                return _describe(web.StreamResponse(status=304), cid, etag)
-            response = _describe(web.StreamResponse(), cid, etag)
-            response.headers["Content-Type"] = RAW if media_type == RAW else _CAR_AS_SENT
-            if media_type == RAW:
-                response.content_length = len(first)
-            if request.method != "HEAD":
-                await _send(request, response, first, parts)
+        sent = _Sent()
+        outcome = Outcome.CUT  # also when the node ends
+        try:
+            response = await self._answer(request, sent)
+            outcome = _OUTCOMES.get(response.status, Outcome.SERVED)
+        except _Cut as cut:
+            if request.transport is not None:
+                request.transport.abort()
+            return cut.response
+        except web.HTTPException as refusal:
+            refusal.headers.update(_UNCACHED)
+            outcome = _OUTCOMES.get(refusal.status, Outcome.REFUSED)
+            raise
+        finally:
+            self._served(sent.form, sent.size, outcome)
+        return response
+
+    async def _answer(self, request: web.Request, sent: _Sent) -> web.StreamResponse:
+        if request.headers.get("Service-Worker") == "script":
+            raise web.HTTPBadRequest(text="no service worker comes from here")
+        async with self._limits.request(request.remote) as client:
+            asked = read_request(request.match_info["cid"], request.query, request.headers.getall("Accept", []))
+            sent.form = asked.form
+            if asked.media_type == RAW:
+                return await self._answer_raw(request, asked, client, sent)
+            return await self._answer_car(request, asked, client, sent)
+
+    async def _answer_raw(self, request: web.Request, asked: Asked, client: Client, sent: _Sent) -> web.StreamResponse:
+        async with self._limits.turn(client):
+            # The empty identity block, by which others find out whether this is a gateway, is in nobody's store.
+            data = b"" if asked.cid == PROBE else (await self._found(asked.cid, request, client)).data
+            verdict = judge(request.headers, request.method, asked.etag, len(data))
+            response = _describe(request, asked, verdict, len(data))
+            if request.method == "GET" and verdict.status in (200, 206):
+                async with _reading(response, client):
+                    await response.prepare(request)
+                    await response.write_eof(data[verdict.part.start : verdict.part.stop])
+                sent.size = len(verdict.part)
             return response
 
-    async def _raw(self, cid: Cid, remote: str | None) -> AsyncGenerator[bytes, None]:
-        async with self._limits.body(remote):
-            yield (await self._found(cid)).data
-
-    async def _car(self, root: Cid, remote: str | None) -> AsyncGenerator[bytes, None]:
+    async def _answer_car(self, request: web.Request, asked: Asked, client: Client, sent: _Sent) -> web.StreamResponse:
         """Each block takes its turn anew, so that an archive does not keep others waiting."""
-        async with aclosing(archive(root, self._found)) as sections:
-            while True:
-                async with self._limits.body(remote):
-                    section = await anext(sections, None)
-                    if section is None:
-                        return
-                    yield section
 
-    async def _found(self, cid: Cid) -> Block:
+        async def found(cid: Cid) -> Block:
+            return await self._found(cid, request, client)
+
+        selection = asked.selection()
+        async with aclosing(self._counted(archive(asked.cid, found, selection), selection)) as sections:
+            async with self._limits.turn(client):
+                first = await anext(sections)
+                verdict = judge(request.headers, request.method, asked.etag, None)
+                response = _describe(request, asked, verdict, None)
+                if request.method == "HEAD" or verdict.status != 200:
+                    return response
+                async with _reading(response, client):
+                    await response.prepare(request)
+                await _send(response, first, client, sent)
+                del first
+            try:
+                while await self._send_next(response, sections, client, sent):
+                    pass
+            except (ContentCorrupt, ContentTooLarge, web.HTTPException) as error:
+                raise _Cut(response) from error  # a CAR that ends between two blocks would look whole
+            async with _reading(response, client):
+                await response.write_eof()
+            return response
+
+    async def _send_next(
+        self, response: web.StreamResponse, sections: AsyncGenerator[bytes, None], client: Client, sent: _Sent
+    ) -> bool:
+        await client.paid()  # holding no block
+        async with self._limits.turn(client):
+            section = await anext(sections, None)
+            if section is not None:
+                await _send(response, section, client, sent)
+            return section is not None
+
+    async def _counted(
+        self, sections: AsyncGenerator[bytes, None], selection: Selection
+    ) -> AsyncGenerator[bytes, None]:
+        """Raises `HTTPServiceUnavailable` when all archives together remember too much; blocks can be had even then."""
+        held = 0
+        try:
+            async with aclosing(sections):
+                async for section in sections:
+                    self._held_cids += selection.held - held
+                    held = selection.held
+                    if self._held_cids > MAX_HELD_CIDS:
+                        raise web.HTTPServiceUnavailable(
+                            headers={"Retry-After": "10"}, text="too many archives at once"
+                        )
+                    yield section
+        finally:
+            self._held_cids -= held
+
+    async def _found(self, cid: Cid, request: web.Request, client: Client) -> Block:
         block = await self._read(cid)
         if block is None:
+            if "only-if-cached" in request.headers.get("Cache-Control", "").lower():
+                raise web.HTTPPreconditionFailed(text="")
             raise web.HTTPNotFound(text=f"{cid} is not here")
+        client.charge(len(block.data))
         return block
 
 
-async def _send(
-    request: web.Request, response: web.StreamResponse, first: bytes, rest: AsyncGenerator[bytes, None]
-) -> None:
-    """Breaks the connection when a block is missing, for a cut CAR must not look whole, and when nobody reads.
+class _Cut(Exception):
+    """The answer cannot be finished: the connection is broken.
 
-    aiohttp would log a traceback for each; that is a stranger's to choose, so they end here without a word.
+    aiohttp would log a traceback for each; that is a stranger's to choose, so they end without a word.
     """
-    try:
-        await response.prepare(request)
-        await _write(response, first)
-        async for part in rest:
-            await _write(response, part)
-        async with asyncio.timeout(SEND_SECONDS):
-            await response.write_eof()
-    except (ConnectionError, TimeoutError, ContentCorrupt, web.HTTPException):
-        if request.transport is not None:
-            request.transport.abort()
+
+    def __init__(self, response: web.StreamResponse) -> None:
+        super().__init__()
+        self.response = response
 
 
-async def _write(response: web.StreamResponse, data: bytes) -> None:
-    async with asyncio.timeout(SEND_SECONDS):
-        await response.write(data)
+_OUTCOMES = {304: Outcome.UNCHANGED, 404: Outcome.ABSENT}
+_UNCACHED = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}  # what is refused now may be here soon
 
 
-def _describe(response: web.StreamResponse, cid: Cid, etag: ETag) -> web.StreamResponse:
-    response.etag = etag
-    response.headers["Cache-Control"] = "public, max-age=29030400, immutable"
-    response.headers["Vary"] = "Accept"
-    response.headers["X-Content-Type-Options"] = "nosniff"
-    response.headers["X-Ipfs-Path"] = f"/ipfs/{cid}"
+def _describe(request: web.Request, asked: Asked, verdict: Verdict, size: int | None) -> web.StreamResponse:
+    """The head of the answer, `size` being the block's. Raises `HTTPPreconditionFailed`,
+    `HTTPRequestRangeNotSatisfiable`."""
+    if verdict.status == 412:
+        raise web.HTTPPreconditionFailed(text="If-Match names none of what is here")
+    if verdict.status == 416:
+        raise web.HTTPRequestRangeNotSatisfiable(headers={"Content-Range": f"bytes */{size}"})
+    response = web.StreamResponse(status=verdict.status)
+    response.etag = asked.etag
+    told = response.headers
+    told.update(CORS)  # what is sent here is out of the reach of who adds them else
+    told["Cache-Control"] = "public, max-age=29030400, immutable"
+    told["Vary"] = "Accept"
+    told["X-Ipfs-Path"] = f"/ipfs/{asked.cid}"
+    told["X-Ipfs-Roots"] = asked.cid
+    if "format" not in request.query:
+        told["Content-Location"] = asked.location
+    if verdict.status == 304:
+        return response
+    told["Content-Type"] = asked.content_type
+    told["Content-Disposition"] = f'attachment; filename="{asked.cid}.{"car" if size is None else "bin"}"'
+    told["X-Content-Type-Options"] = "nosniff"
+    told["Accept-Ranges"] = "none" if size is None else "bytes"
+    if size is not None:
+        response.content_length = len(verdict.part)
+    if verdict.status == 206:
+        told["Content-Range"] = f"bytes {verdict.part.start}-{verdict.part.stop - 1}/{size}"
     return response
 
 
-def _requested_cid(request: web.Request) -> Cid:
-    cid = Cid(request.match_info["cid"])
+async def _send(response: web.StreamResponse, section: bytes, client: Client, sent: _Sent) -> None:
+    async with _reading(response, client):
+        await response.write(section)
+    sent.size += len(section)
+
+
+@asynccontextmanager
+async def _reading(response: web.StreamResponse, client: Client) -> AsyncIterator[None]:
+    """Raises `_Cut` when nobody reads, which the client is charged for, or nobody is there."""
     try:
-        codec_of(cid)
-    except CodecError as error:
-        raise web.HTTPBadRequest(text=str(error)) from error
-    return cid
-
-
-def _requested_type(request: web.Request) -> str:
-    """`format` decides, then the first type of `Accept` that is ours; nothing is ever assembled into a file here."""
-    if (name := request.query.get("format")) is not None:
-        media_type = _FORMATS.get(name)
-    else:
-        media_types = ",".join(request.headers.getall("Accept", [])).split(",")
-        media_type = next((found for text in media_types if (found := _accepted(text)) is not None), None)
-    if media_type is None:
-        raise web.HTTPNotAcceptable(text=f"only {RAW} and {CAR} (version 1) are served")
-    return media_type
-
-
-def _accepted(media_range: str) -> str | None:
-    """The type of ours that one element of `Accept` asks for."""
-    media_type, *parameters = (part.strip().lower() for part in media_range.split(";"))
-    if "q=0" in parameters or (media_type == CAR and "version=2" in parameters):
-        return None
-    return media_type if media_type in _FORMATS.values() else None
-
-
-def _is_known(request: web.Request, etag: ETag) -> bool:
-    """Whether the client has it already (If-None-Match compares weakly, RFC 9110 §13.1.2)."""
-    return any(known.value in (etag.value, "*") for known in request.if_none_match or ())
+        async with asyncio.timeout(SEND_SECONDS):
+            yield
+    except TimeoutError as error:
+        client.charge(CUT_BYTES)
+        raise _Cut(response) from error
+    except ConnectionError as error:
+        raise _Cut(response) from error

@@ -8,7 +8,7 @@ import time
 import structlog
 
 from shared.adapters.gossip_libp2p import limits
-from shared.adapters.gossip_libp2p.budgets import Bucket
+from shared.token_bucket import Bucket
 
 log = structlog.get_logger("libp2p")
 # Failed dials and handshakes: the keeper says once what these say at every attempt.

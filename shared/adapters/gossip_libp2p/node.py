@@ -19,7 +19,7 @@ from multiaddr import Multiaddr
 
 from shared.adapters.gossip_common import Counters, Snapshot
 from shared.adapters.gossip_libp2p import limits, logs, patches
-from shared.adapters.gossip_libp2p.budgets import ORIGIN, Bucket, HandshakeQuota
+from shared.adapters.gossip_libp2p.budgets import ORIGIN, HandshakeQuota
 from shared.adapters.gossip_libp2p.gate import noise_only
 from shared.adapters.gossip_libp2p.keeper import Keeper
 from shared.adapters.gossip_libp2p.members import Members, id_of
@@ -28,6 +28,7 @@ from shared.adapters.gossip_libp2p.pubsub import Deliver, MemberPubsub
 from shared.adapters.gossip_libp2p.router import SteadyGossipSub
 from shared.adapters.gossip_libp2p.swarm import MemberHost, MemberSwarm
 from shared.interfaces import Validator
+from shared.token_bucket import Bucket
 
 CONNECTIONS = ConnectionConfig(
     max_connections=limits.MAX_CONNECTIONS,

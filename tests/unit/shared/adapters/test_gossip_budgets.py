@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.adapters.gossip_libp2p import limits
-from shared.adapters.gossip_libp2p.budgets import FORWARDER, ORIGIN, Allowance, Bucket, Conduct, HandshakeQuota, Meter
+from shared.adapters.gossip_libp2p.budgets import FORWARDER, ORIGIN, Allowance, Conduct, HandshakeQuota, Meter
+from shared.token_bucket import Bucket
 
 STEPS = st.lists(st.tuples(st.floats(0, 10), st.floats(0, 5)), max_size=60)
 SMALL = Allowance(messages=1, messages_burst=3, size=10, size_burst=100)
