@@ -15,16 +15,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.adapters.content import fetch as content_fetch
-from shared.adapters.content.fetch import GatewaySource, open_session
+from shared.adapters.content.addresses import AddressPolicy
 from shared.adapters.content.gateway import RAW, Gateway
 from shared.adapters.content.read import ContentReader
+from shared.adapters.content.session import open_session
+from shared.adapters.content.sources import answers
+from shared.adapters.content.sources.operators import OperatorGateway
 from shared.constants import MAX_BLOCK_BYTES
 from shared.content.cid import Block
 from shared.errors import ContentUnavailable, SourceFailed
 from shared.interfaces import Meter, Wanted
 from shared.types import Cid
-from tests.content_support import LIMIT_SECONDS, OPERATORS, Blocks, serving, talking, until
+from tests.content_support import LIMIT_SECONDS, LOOPBACK, OPERATORS, Blocks, serving, talking, until
 
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 CONTENT = b"content" * 1000
@@ -134,13 +136,13 @@ FRAGMENTS = [
 @pytest.fixture(autouse=True, scope="module")
 def patience() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(content_fetch, "ATTEMPT_SECONDS", 1.0)
+        patch.setattr(answers, "ATTEMPT_SECONDS", 1.0)
         yield
 
 
 @pytest.fixture
 async def session() -> AsyncIterator[aiohttp.ClientSession]:
-    async with open_session() as session:
+    async with open_session(AddressPolicy(LOOPBACK)) as session:
         yield session
 
 
@@ -164,7 +166,7 @@ class NoBlocks:
 async def test_a_liar_is_a_cause_and_nothing_else(session, talk, cause):
     started = time.monotonic()
     async with talking(talk) as url:
-        source = GatewaySource(session, "liar", url)
+        source = OperatorGateway(session, "liar", url)
         with pytest.raises(SourceFailed) as failed:
             await source.fetch(WANTED, Meter())
     assert cause in str(failed.value)
@@ -185,7 +187,7 @@ async def test_beside_a_liar_the_honest_gateway_is_enough(session, talk, cause):
             LIAR: await stack.enter_async_context(talking(talk)),
             HONEST: await stack.enter_async_context(serving(Gateway(read).routes())),
         }
-        sources = {operator: GatewaySource(session, operator.hex(), url) for operator, url in urls.items()}
+        sources = {operator: OperatorGateway(session, operator.hex(), url) for operator, url in urls.items()}
         reader = ContentReader(NoBlocks(), lambda prefer, ref: list(sources.values()))
         assert await reader.get(CID, max_bytes=7000, timeout_seconds=10, prefer=LIAR) == CONTENT
         await reader.close()
@@ -197,14 +199,14 @@ async def test_a_redirect_is_not_followed_even_to_the_content(session):
         away = answer(b"", f"Location: {honest}/ipfs/{CID}", status="307 Temporary Redirect")
         url = await stack.enter_async_context(talking(away))
         with pytest.raises(SourceFailed, match="HTTP status 307"):
-            await GatewaySource(session, "liar", url).fetch(WANTED, Meter())
+            await OperatorGateway(session, "liar", url).fetch(WANTED, Meter())
 
 
 async def test_a_gateway_that_is_not_there_is_a_cause(session):
     async with talking(hang) as url:
         pass
     with pytest.raises(SourceFailed, match="ClientConnectorError"):
-        await GatewaySource(session, "gone", url).fetch(WANTED, Meter())
+        await OperatorGateway(session, "gone", url).fetch(WANTED, Meter())
 
 
 NO_GATEWAYS = [
@@ -239,14 +241,14 @@ NO_HOSTS = [
 @pytest.mark.parametrize("url", NO_GATEWAYS, ids=lambda url: ascii(url[:30]))
 async def test_a_url_that_is_no_plain_http_is_never_connected_to(session, url):
     with pytest.raises(SourceFailed, match=r"^gateway URL") as failed:
-        await GatewaySource(session, "odd", url).fetch(WANTED, Meter())
+        await OperatorGateway(session, "odd", url).fetch(WANTED, Meter())
     assert len(str(failed.value)) <= 100
 
 
 @pytest.mark.parametrize("url", NO_HOSTS, ids=lambda url: ascii(url[:30]))
 async def test_a_host_that_cannot_be_is_a_cause(session, url):
     with pytest.raises(SourceFailed) as failed:
-        await GatewaySource(session, "odd", url).fetch(WANTED, Meter())
+        await OperatorGateway(session, "odd", url).fetch(WANTED, Meter())
     assert len(str(failed.value)) <= 100
 
 
@@ -267,7 +269,7 @@ async def test_a_gateway_may_live_below_a_path(session):
     async with server:
         port = server.sockets[0].getsockname()[1]
         for base in (f"http://127.0.0.1:{port}/gate/way", f"http://127.0.0.1:{port}/gate/way/"):
-            block = await GatewaySource(session, "below", base).fetch(WANTED, Meter())
+            block = await OperatorGateway(session, "below", base).fetch(WANTED, Meter())
             assert block.data == CONTENT
     lines = [request.decode().split("\r\n") for request in asked]
     assert [line[0] for line in lines] == [f"GET /gate/way/ipfs/{CID}?format=raw HTTP/1.1"] * 2
@@ -281,9 +283,9 @@ async def test_a_gateway_may_live_below_a_path(session):
 def test_whatever_a_gateway_says_a_block_or_a_cause_comes_of_it(fragments, starts_well):
     async def main() -> None:
         said = b"".join([b"HTTP/1.1 200 OK\r\n"] * starts_well + fragments)
-        async with open_session() as session, talking(bytes_of(said)) as url:
+        async with open_session(AddressPolicy(LOOPBACK)) as session, talking(bytes_of(said)) as url:
             with suppress(SourceFailed):
-                assert (await GatewaySource(session, "any", url).fetch(WANTED, Meter())).data == CONTENT
+                assert (await OperatorGateway(session, "any", url).fetch(WANTED, Meter())).data == CONTENT
 
     asyncio.run(main())
 
@@ -299,7 +301,7 @@ async def test_host_names_are_looked_up_in_threads_of_their_own(session, monkeyp
         raise socket.gaierror("no answer")
 
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
-    sources = [GatewaySource(session, "slow", f"http://{number}.invalid") for number in range(20)]
+    sources = [OperatorGateway(session, "slow", f"http://{number}.invalid") for number in range(20)]
     fetches = [asyncio.create_task(source.fetch(WANTED, Meter())) for source in sources]
     await until(lambda: len(looking) == 20, "all names are looked up")
     assert await asyncio.to_thread(lambda: "free") == "free"
@@ -312,7 +314,7 @@ async def test_host_names_are_looked_up_in_threads_of_their_own(session, monkeyp
 async def test_cookies_are_not_kept(session):
     async with talking(answer(CONTENT, "Set-Cookie: track=me")) as url:
         named = url.replace("127.0.0.1", "localhost")  # addresses have no cookies anyway
-        await GatewaySource(session, "tracker", named).fetch(WANTED, Meter())
+        await OperatorGateway(session, "tracker", named).fetch(WANTED, Meter())
         assert not list(session.cookie_jar)
 
 
@@ -320,7 +322,7 @@ async def test_the_largest_block_is_taken_and_metered(session):
     content = bytes(MAX_BLOCK_BYTES)
     meter = Meter()
     async with talking(answer(content)) as url:
-        block = await GatewaySource(session, "honest", url).fetch(Wanted(cid := Blocks().leaf(content), cid), meter)
+        block = await OperatorGateway(session, "honest", url).fetch(Wanted(cid := Blocks().leaf(content), cid), meter)
     assert block.data == content
     assert meter.received_bytes == MAX_BLOCK_BYTES
 
@@ -329,7 +331,7 @@ async def test_each_gateways_failing_is_named(session):
     async with AsyncExitStack() as stack:
         talks = [answer(b"?"), answer(b"", status="404 Not Found"), hang]
         sources = {
-            operator: GatewaySource(session, operator.hex()[:2], await stack.enter_async_context(talking(talk)))
+            operator: OperatorGateway(session, operator.hex()[:2], await stack.enter_async_context(talking(talk)))
             for operator, talk in zip(OPERATORS, talks, strict=True)
         }
         reader = ContentReader(NoBlocks(), lambda prefer, ref: list(sources.values()))
