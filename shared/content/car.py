@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from shared.constants import MAX_BLOCK_BYTES
-from shared.content.cid import CID_BYTES, Block, IncomingBlock, decode_cid, encode_cid, verify_block
+from shared.content.cid import CID_BYTES, Block, IncomingBlock, decode_cid, decode_link, encode_cid, verify_block
 from shared.content.varint import MAX_VARINT_BYTES, decode_varint, encode_varint
 from shared.errors import CodecError
 from shared.types import Cid
@@ -20,6 +20,7 @@ _BEFORE_ROOT = b"\xa2\x65roots\x81\xd8\x2a\x58" + bytes((CID_BYTES + 1,)) + b"\x
 _BEHIND_ROOT = b"\x67version\x01"
 MAX_HEADER_BYTES = 1024  # of another writer's: its roots, two dozen of them
 MAX_PASSED_BYTES = 1 << 20  # of blocks that no file of ours has, in one archive
+_CID_0_PREFIX, _CID_0_BYTES = b"\x12\x20", 34  # a bare multihash: SHA-256, 32 bytes
 _MAX_SECTION_BYTES = CID_BYTES + MAX_BLOCK_BYTES
 
 
@@ -64,8 +65,9 @@ def _read_size(stream: BinaryIO) -> int | None:
 class CarReader:
     """An archive of another writer's, in pieces of any size: each block as soon as it is whole and verified.
 
-    The header may name any roots (gateways differ, and their specification says to ignore them), and blocks under CIDs
-    that no file of ours links, identity CIDs for one, are passed over. One block at most is held between two pieces.
+    The header may name any roots (gateways differ, and their specification says to ignore them), a CID may be of version
+    0 as in a link, and blocks under CIDs that no file of ours links, identity CIDs for one, are passed over. One block
+    at most is held between two pieces.
     """
 
     def __init__(self) -> None:
@@ -146,14 +148,20 @@ class _Section:
 
     def add(self, data: bytes) -> None:
         self.left -= len(data)
-        missing = CID_BYTES - len(self._cid)
-        if missing:
-            self._cid += data[:missing]
-            if len(self._cid) < CID_BYTES:
-                return
-            self._block = _incoming(self._cid)
+        if self._block is None:
+            data = self._begin(data)
         if self._block is not None:
-            self._block.add(data[missing:])
+            self._block.add(data)
+
+    def _begin(self, data: bytes) -> bytes:
+        """What is behind the CID."""
+        start = self._cid + data[:CID_BYTES]
+        cid_bytes = _CID_0_BYTES if start.startswith(_CID_0_PREFIX) else CID_BYTES
+        used = max(0, min(len(data), cid_bytes - len(self._cid)))
+        self._cid += data[:used]
+        if used and len(self._cid) == cid_bytes:
+            self._block = _incoming(self._cid)
+        return data[used:]
 
     def finish(self) -> Block | None:
         """None for what is passed over. Raises `CodecError` for bytes that do not hash to their CID."""
@@ -162,6 +170,6 @@ class _Section:
 
 def _incoming(cid: bytearray) -> IncomingBlock | None:
     try:
-        return IncomingBlock(decode_cid(bytes(cid)))
+        return IncomingBlock(decode_link(bytes(cid)))
     except CodecError:
         return None

@@ -62,6 +62,8 @@ class AddressPolicy:
             parsed = ip_address(address)
         except ValueError:
             raise AddressRefused("its host is at no IP address in its usual form") from None
+        if isinstance(parsed, IPv6Address) and parsed.scope_id is not None:
+            raise AddressRefused("its address names an interface of this machine")
         if not is_public(parsed) and not any(parsed in network for network in self._allowed):
             raise AddressRefused(
                 f"{parsed} is no public address; put its network into content.private_networks to fetch from there"
@@ -72,8 +74,6 @@ def is_public(address: IPv4Address | IPv6Address) -> bool:
     """Whether it may be some machine's anywhere in the internet, and nothing nearer by another way."""
     if isinstance(address, IPv4Address):
         return not any(address in network for network in _REFUSED_IPV4)
-    if address.scope_id is not None:  # an interface of this machine
-        return False
     if address in _NAT64:
         return is_public(IPv4Address(int(address) & 0xFFFFFFFF))
     return address in _UNICAST_IPV6 and not any(address in network for network in _REFUSED_IPV6)
