@@ -17,12 +17,12 @@ from shared.adapters.content.gateway import RAW, Gateway
 from shared.adapters.content.read import ContentReader
 from shared.adapters.content.session import open_session
 from shared.adapters.content.sources import answers
-from shared.adapters.content.sources.operators import OperatorGateway
-from shared.constants import MAX_BLOCK_BYTES
+from shared.adapters.content.sources.operators import OperatorGateway, OperatorSources, own_sources, registered_hosts
+from shared.constants import MAX_BLOCK_BYTES, MAX_SOURCES
 from shared.content.cid import Block
 from shared.errors import ContentUnavailable, SourceFailed
 from shared.interfaces import Meter, Wanted
-from shared.types import Cid
+from shared.types import Address, Cid, Ref, SourceKind
 from tests.content_support import LOOPBACK, OPERATORS, Blocks, serving, talking
 from tests.liars import CONTENT, LIARS, answer, bytes_of, hang
 
@@ -239,3 +239,139 @@ async def test_each_gateways_failing_is_named(session):
         "02": "does not have it (404)",
         "03": "no whole block in time",
     }
+
+
+# --- what a message names ------------------------------------------------------------------------
+def ref_of(*sources: str) -> Ref:
+    return Ref(CID, len(CONTENT), "unixfs-v1-2025", sources)
+
+
+def test_sources_at_the_signers_hosts_count_and_no_others():
+    hosts = registered_hosts("https://gate.example:8443/node", "/dns4/p2p.example/tcp/9700")
+    own = own_sources(
+        ref_of(
+            "http://gate.example:9000/other",
+            "https://P2P.Example./",
+            "/dns4/gate.example/tcp/4001/p2p/12D3KooW",
+            "/dns6/p2p.example/udp/4001/quic-v1",
+            "http://victim.example/",
+            "http://gate.example.victim.example/",
+            "http://gate.example@victim.example/",
+            "/dns4/victim.example/tcp/80",
+        ),
+        hosts,
+    )
+    assert own.urls == ("http://gate.example:9000/other", "https://P2P.Example./")
+    assert own.multiaddrs == ("/dns4/gate.example/tcp/4001/p2p/12D3KooW", "/dns6/p2p.example/udp/4001/quic-v1")
+    assert own.ignored == 4
+
+
+@pytest.mark.parametrize(
+    ("registered", "named"),
+    [
+        ("http://[2001:db8::1]:8700", "http://[2001:DB8:0:0::1]:9000"),
+        ("http://[2001:db8::1]:8700", "/ip6/2001:db8:0::1/tcp/4001"),
+        ("http://192.0.2.1:8700", "/ip4/192.0.2.1/tcp/4001"),
+        ("http://bücher.example", "http://xn--bcher-kva.example/x"),
+        ("http://gate.example.", "http://gate.example"),
+    ],
+)
+def test_one_host_has_many_spellings(registered, named):
+    assert own_sources(ref_of(named), registered_hosts(registered, "")).ignored == 0
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        "",
+        "/",
+        "//gate.example/",
+        "/dns4",
+        "/dns4/",
+        "/unix/gate.example",
+        "/p2p/gate.example",
+        "gate.example",
+        "http://",
+        "http://[::1",
+        "http://\x00gate.example/",
+        "http://gate.example" + "/" * 300,
+        "http://gate.example\\@victim.example/",
+    ],
+)
+def test_what_has_no_host_or_no_bound_is_ignored(named):
+    hosts = registered_hosts("http://gate.example", "")
+    assert own_sources(ref_of(named), hosts).ignored == 1
+    assert own_sources(ref_of(named), registered_hosts("", "")).ignored == 1  # "" is nobody's host
+
+
+def test_of_too_many_sources_and_of_repeated_ones_few_count():
+    hosts = registered_hosts("http://gate.example", "")
+    many = [f"http://gate.example/{number}" for number in range(MAX_SOURCES + 5)]
+    assert own_sources(ref_of(*many), hosts).urls == tuple(many[:MAX_SOURCES])
+    assert own_sources(ref_of(*many), hosts).ignored == 5
+    assert own_sources(ref_of(*[many[0]] * 3), hosts).urls == (many[0],)
+
+
+def test_without_a_reference_nothing_is_named():
+    assert own_sources(None, registered_hosts("http://gate.example", "")).ignored == 0
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.text(max_size=40) | st.text(max_size=40).map("http://{}".format), max_size=10))
+def test_no_text_is_taken_for_another_host(sources):
+    own = own_sources(ref_of(*sources), registered_hosts("http://gate.example", "/ip4/192.0.2.1/tcp/1"))
+    assert len(own.urls) + len(own.multiaddrs) + own.ignored == len(sources)
+    assert all("gate.example" in url.lower() or "192.0.2.1" in url for url in (*own.urls, *own.multiaddrs))
+
+
+# --- whom to ask ---------------------------------------------------------------------------------
+GATEWAYS = {operator: f"http://{operator.hex()[:2]}.example" for operator in OPERATORS}
+
+
+async def asked(prefer: Address | None, ref: Ref | None, own: Address | None = None) -> list[tuple[str, SourceKind]]:
+    p2p = {LIAR: "/dns4/p2p.example/tcp/9700"}
+    async with OperatorSources(lambda: GATEWAYS, own, p2p_addresses=lambda: p2p) as sources:
+        return [(source.name, source.kind) for source in sources(prefer, ref)]
+
+
+async def test_the_performer_comes_first_then_what_it_names_then_the_others():
+    ref = ref_of("http://p2p.example/cache", "http://01.example/", "http://02.example/", "/dns4/01.example/tcp/1")
+    name = f"0x{LIAR.hex()}"
+    found = await asked(LIAR, ref)
+    assert found[:2] == [(name, SourceKind.PERFORMER), (f"{name}, source 1", SourceKind.PERFORMER)]
+    assert sorted(found[2:]) == [(f"0x{operator.hex()}", SourceKind.OPERATOR) for operator in OPERATORS[1:]]
+
+
+@pytest.mark.parametrize("prefer", [None, Address(b"\xee" * 20), HONEST])
+async def test_nobody_but_the_registered_performer_names_sources(prefer):
+    found = await asked(prefer, ref_of("http://01.example/x", "http://02.example/x", "http://p2p.example/"), own=HONEST)
+    assert sorted(found) == [
+        (f"0x{operator.hex()}", SourceKind.OPERATOR) for operator in OPERATORS if operator != HONEST
+    ]
+
+
+async def test_the_others_are_asked_in_any_order():
+    orders = {tuple(await asked(None, None)) for _ in range(100)}
+    assert len(orders) == 6
+
+
+async def test_what_a_performer_names_is_fetched_from_and_a_loser_hangs_up():
+    gone = asyncio.Event()
+
+    async def stall(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()  # until the other side closes
+        gone.set()
+
+    async with AsyncExitStack() as stack:
+        registered = await stack.enter_async_context(talking(stall))
+        cache = await stack.enter_async_context(talking(answer(CONTENT)))
+        sources = await stack.enter_async_context(
+            OperatorSources(lambda: {LIAR: registered}, None, policy=AddressPolicy(LOOPBACK))
+        )
+        reader = ContentReader(NoBlocks(), sources)
+        ref = ref_of(cache)
+        got = await reader.get(CID, max_bytes=7000, timeout_seconds=10, prefer=LIAR, ref=ref)
+        assert got == CONTENT
+        async with asyncio.timeout(5):
+            await gone.wait()
+        await reader.close()
