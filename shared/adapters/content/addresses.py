@@ -1,8 +1,8 @@
 """Whom of strangers' hosts this node connects to: public unicast addresses, and the networks that its operator lists.
 
-Whoever registers a gateway chooses what every other node connects to: a service behind the other's firewall, its cloud's
-metadata, its own loopback. IANA's registries of special addresses are written out here, for what Python calls global
-changes with its version, and is judged there by an address's outer form alone.
+Whoever registers a gateway chooses what every other node connects to: a service behind the other's firewall, the
+metadata of its cloud, its own loopback. IANA's registries of special addresses are written out here, for what Python
+calls global changes with its version, and is judged there by an address's outer form alone.
 """
 
 from __future__ import annotations

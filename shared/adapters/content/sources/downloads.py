@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
 
-from shared.content.car import CarReader
+from shared.content.car_reader import CarReader
 from shared.content.cid import Block
 from shared.errors import CodecError, SourceFailed
 from shared.interfaces import Meter
@@ -98,18 +98,22 @@ class Download:
     # --- the archive -----------------------------------------------------------------------------
     async def _run(self) -> None:
         try:
-            await self._read()
-            self._end(SourceFailed("the archive ended without the block", SourceFault.BAD_ANSWER))
-        except SourceFailed as failure:
-            self._end(failure)
-        except CodecError as error:
-            self._end(SourceFailed(f"wrong archive: {error}", SourceFault.WRONG_BYTES))
-        else:
+            self._end(await self._read_all())
             while self._held:
                 await self._be_asked()
         finally:
             self._end(SourceFailed("the archive was given up", SourceFault.BAD_ANSWER))
             self._held.clear()
+
+    async def _read_all(self) -> SourceFailed:
+        """What is to be said of blocks that did not come."""
+        try:
+            await self._read()
+        except SourceFailed as failure:
+            return failure
+        except CodecError as error:
+            return SourceFailed(f"wrong archive: {error}", SourceFault.WRONG_BYTES)
+        return SourceFailed("the archive ended without the block", SourceFault.BAD_ANSWER)
 
     async def _read(self) -> None:
         """Raises `SourceFailed`, `CodecError`."""

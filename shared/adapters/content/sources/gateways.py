@@ -1,4 +1,4 @@
-"""The trustless gateways of the operator's own settings: public ones as a rule, which look for content in the network."""
+"""The trustless gateways of the operator's own settings: public ones as a rule, which look for what they do not have."""
 
 from __future__ import annotations
 
