@@ -154,8 +154,9 @@ def test_an_archive_in_another_order_is_given_up(noise):
         assert failure.fault is SourceFault.BAD_ANSWER
         assert loop.time() - started == pytest.approx(ORDER_SECONDS)
         assert archive.read <= 66
-        await asyncio.wait_for(download.task, 0.1)
+        await settle()
         assert archive.is_closed
+        assert download.task.done()
 
     simulate(main())
 
