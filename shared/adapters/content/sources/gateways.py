@@ -1,4 +1,4 @@
-"""The trustless gateways of the operator's own settings: public ones as a rule, which look for what they do not have."""
+"""The trustless gateways of the operator's own settings: public ones as a rule, which look for what they lack."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from shared.interfaces import Meter, Wanted
 from shared.reasons import SourceFault
 from shared.types import Cid, SourceKind
 
+ARCHIVE_SECONDS = answers.ATTEMPT_SECONDS / 2  # for a block to come in an archive; the rest is for asking it alone
 MAX_DOWNLOADS = 4  # files at once from one gateway; each may hold `downloads.MAX_HELD_BYTES`, more go block by block
 # After these the gateway may still have the block: it knows no CARs, or makes other ones than were asked for.
 _WORTH_ANOTHER_TRY = frozenset({SourceFault.BAD_ANSWER, SourceFault.TOO_LARGE, SourceFault.WRONG_BYTES})
@@ -60,12 +61,12 @@ class ConfiguredGateway:
             return block or await answers.raw_block(self._session, self._base_url, wanted.cid, meter)
 
     async def _from_archive(self, wanted: Wanted, meter: Meter) -> Block | None:
-        """None when the block has to be asked for alone; half of the attempt's time is left for that."""
+        """None when the block has to be asked for alone."""
         download = self._downloads.get(wanted.root) or self._begun(wanted)
         if download is None:
             return None
         try:
-            async with asyncio.timeout(answers.ATTEMPT_SECONDS / 2):
+            async with asyncio.timeout(ARCHIVE_SECONDS):
                 return await download.block(wanted.cid, meter)
         except TimeoutError:
             return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
@@ -15,6 +15,7 @@ from shared.adapters.content.archive import archive
 from shared.adapters.content.gateway import CAR, Gateway
 from shared.adapters.content.read import ContentReader
 from shared.adapters.content.sources import answers
+from shared.adapters.content.sources import gateways as gateways_module
 from shared.adapters.content.sources.gateways import MAX_DOWNLOADS, ConfiguredGateway, open_gateways
 from shared.constants import CHUNK_BYTES
 from shared.content.car import car_header, car_section
@@ -39,11 +40,10 @@ DEEP_CONTENT = b"".join(bytes([i, j]) * 2048 for i in range(8) for j in range(8)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def patience() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(answers, "ATTEMPT_SECONDS", 1.0)
-        yield
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answers, "ATTEMPT_SECONDS", 0.6)
+    monkeypatch.setattr(gateways_module, "ARCHIVE_SECONDS", 0.3)
 
 
 class LocalDict:
@@ -227,8 +227,14 @@ async def test_what_does_not_come_in_the_archive_is_asked_for_by_itself(car, alo
 
 @pytest.mark.parametrize(
     ("status", "fault"),
-    [(404, SourceFault.NOT_FOUND), (410, SourceFault.NOT_FOUND), (451, SourceFault.NOT_FOUND)]
-    + [(429, SourceFault.BUSY), (503, SourceFault.BUSY), (504, SourceFault.SLOW)],
+    [
+        (404, SourceFault.NOT_FOUND),
+        (410, SourceFault.NOT_FOUND),
+        (451, SourceFault.NOT_FOUND),
+        (429, SourceFault.BUSY),
+        (503, SourceFault.BUSY),
+        (504, SourceFault.SLOW),
+    ],
 )
 async def test_a_gateway_that_does_not_have_it_or_cannot_now_is_not_asked_twice(status, fault):
     asked = Asked(replying(b"", status=status))
@@ -239,7 +245,9 @@ async def test_a_gateway_that_does_not_have_it_or_cannot_now_is_not_asked_twice(
     assert asked.count == {(ROOT, "car"): 1}
 
 
-async def test_an_archive_that_stalls_leaves_time_for_the_block_alone():
+async def test_an_archive_that_stalls_leaves_time_for_the_block_alone(monkeypatch):
+    monkeypatch.setattr(gateways_module, "ARCHIVE_SECONDS", 0.3)
+
     async def stall(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": CAR})
         await response.prepare(request)
@@ -271,7 +279,7 @@ ALL_LIARS = {**{name: talk for name, (talk, _, _) in LIARS.items()}, **CAR_LIARS
 
 
 @pytest.mark.parametrize("talk", ALL_LIARS.values(), ids=ALL_LIARS)
-async def test_a_liar_is_a_cause_within_its_time(talk):
+async def test_a_liar_is_a_cause_within_its_time(impatient, talk):
     started = time.monotonic()
     async with talking(talk) as url, open_gateways([url]) as gateways:
         with pytest.raises(SourceFailed) as failed:
