@@ -20,7 +20,7 @@ from shared.adapters.content.sources.gateways import MAX_DOWNLOADS, ConfiguredGa
 from shared.constants import CHUNK_BYTES
 from shared.content.car import car_header, car_section
 from shared.content.cid import Block
-from shared.errors import ContentUnavailable, SourceFailed
+from shared.errors import ContentCorrupt, ContentUnavailable, SourceFailed
 from shared.interfaces import Meter, Wanted
 from shared.reasons import SourceFault
 from shared.types import Cid, SourceKind
@@ -304,6 +304,16 @@ async def test_the_deadline_of_a_read_holds_whatever_a_gateway_does():
             await got(gateways, ROOT, seconds=0.2)
     assert failed.value.causes == {"gateway 1 (127.0.0.1)": "no whole block in time"}
     assert time.monotonic() - started < 1
+
+
+@pytest.mark.parametrize("form", ["car", "raw"])
+async def test_what_is_no_file_is_provably_wrong_whichever_way_it_came(form):
+    root = BLOCKS.node([(BLOCKS.leaf(b"leaf"), 5)])  # a byte more than it has
+    asked = Asked(None if form == "car" else replying(b"", status=406))
+    async with gateway(asked) as source:
+        with pytest.raises(ContentCorrupt):
+            await got([source], root)
+    assert asked[form] > 0
 
 
 # --- being given up ------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from shared.constants import MAX_BLOCK_BYTES, MAX_SOURCES
 from shared.content.cid import Block
 from shared.errors import ContentUnavailable, SourceFailed
 from shared.interfaces import Meter, Wanted
+from shared.reasons import SourceFault
 from shared.types import Address, Cid, Ref, SourceKind
 from tests.content_support import LOOPBACK, OPERATORS, Blocks, serving, talking
 from tests.liars import CONTENT, LIARS, answer, bytes_of, hang
@@ -353,6 +354,15 @@ async def test_nobody_but_the_registered_performer_names_sources(prefer):
 async def test_the_others_are_asked_in_any_order():
     orders = {tuple(await asked(None, None)) for _ in range(100)}
     assert len(orders) == 6
+
+
+async def test_unless_it_is_told_otherwise_a_node_fetches_from_public_addresses_alone():
+    async with AsyncExitStack() as stack:
+        url = await stack.enter_async_context(talking(answer(CONTENT)))
+        sources = await stack.enter_async_context(OperatorSources(lambda: {HONEST: url}, None))
+        with pytest.raises(SourceFailed) as failed:
+            await sources(None, None)[0].fetch(WANTED, Meter())
+    assert failed.value.fault is SourceFault.ADDRESS_REFUSED
 
 
 async def test_what_a_performer_names_is_fetched_from_and_a_loser_hangs_up():
