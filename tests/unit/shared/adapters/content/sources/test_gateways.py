@@ -303,7 +303,7 @@ async def test_the_deadline_of_a_read_holds_whatever_a_gateway_does():
         with pytest.raises(ContentUnavailable) as failed:
             await got(gateways, ROOT, seconds=0.2)
     assert failed.value.causes == {"gateway 1 (127.0.0.1)": "no whole block in time"}
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 5
 
 
 @pytest.mark.parametrize("form", ["car", "raw"])
@@ -318,20 +318,19 @@ async def test_what_is_no_file_is_provably_wrong_whichever_way_it_came(form):
 
 # --- being given up ------------------------------------------------------------------------------
 async def test_a_loser_hangs_up_at_once():
-    gone = asyncio.Event()
+    asked, gone = asyncio.Event(), asyncio.Event()
 
     async def stall(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.set()
         await reader.read()  # until the other side closes
         gone.set()
 
-    async with talking(stall) as url, open_gateways([url]) as gateways:
+    async with talking(stall) as url, open_gateways([url]) as gateways, asyncio.timeout(LIMIT_SECONDS):
         fetch = asyncio.create_task(gateways[0].fetch(Wanted(ROOT, ROOT), Meter()))
-        await until(lambda: gateways[0]._downloads, "a download begins")
-        await asyncio.sleep(0)
+        await asked.wait()
         fetch.cancel()
         await asyncio.gather(fetch, return_exceptions=True)
-        async with asyncio.timeout(LIMIT_SECONDS):
-            await gone.wait()
+        await gone.wait()
         await until(lambda: not gateways[0]._downloads, "the download is forgotten")
 
 
