@@ -10,7 +10,7 @@ import aiohttp
 from yarl import URL
 
 from shared.adapters.content.addresses import AddressRefused
-from shared.adapters.content.gateway import CAR, RAW
+from shared.adapters.content.asked import CAR, RAW
 from shared.constants import MAX_BLOCK_BYTES
 from shared.content.cid import Block, IncomingBlock
 from shared.errors import CodecError, SourceFailed
