@@ -122,7 +122,7 @@ async def _timed(work: Callable[[], Awaitable[object]]) -> float:
 
 
 def _store(root: Path, gateways: dict[Address, str] | None = None) -> EmbeddedContentStore:
-    return EmbeddedContentStore(root=root, gateways=lambda: gateways or {}, own=None)
+    return EmbeddedContentStore(root=root, gateways=lambda: gateways or {}, own=None, private_networks=["127.0.0.0/8"])
 
 
 async def _get(store: EmbeddedContentStore, cid: Cid, size: int) -> bytes:

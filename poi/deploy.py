@@ -12,6 +12,8 @@ from shared.constants import MAX_SEATS
 P2P_PORT, HTTP_PORT = 9700, 8700
 DISPUTE_SECONDS = 10
 MARK = "deployed"
+# Which of the private networks the containers are in is for their engine to say.
+CONTAINER_NETWORKS = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"]
 
 
 def main(chain_rpc: str, config_dir: Path, attesters: int, models: Path) -> int:
@@ -28,7 +30,8 @@ def main(chain_rpc: str, config_dir: Path, attesters: int, models: Path) -> int:
         home = {"data_dir": "/data", "keystore": f"{member.name}/keystore.json"}
         home["password_file"] = f"{member.name}/password"
         performer = {"models_dir": str(models.absolute())}
-        config = write_config(member, chain_rpc, network.deployment, node=home, performer=performer)
+        content = {"private_networks": CONTAINER_NETWORKS}
+        config = write_config(member, chain_rpc, network.deployment, node=home, content=content, performer=performer)
         config.rename(config_dir / f"{member.name}.toml")
     print(f"{len(members)} operators registered, {len(found)} task definitions, epoch 1 rolled")
     (config_dir / MARK).touch()

@@ -25,6 +25,7 @@ from shared.adapters.chain_evm import (
     discover,
 )
 from shared.adapters.chain_evm.history import Slash, SlashState
+from shared.adapters.content.sources.gateways import open_gateways
 from shared.adapters.content.store import EmbeddedContentStore
 from shared.adapters.signers import LocalIdentitySigner
 from shared.config import Config, LogConfig
@@ -177,8 +178,18 @@ class Registrar:
     async def _shares(self, blocks: int) -> tuple[FoundPools, list[Share]]:
         """Of what settled lately. The documents of batches come from whoever serves them."""
         gateways = {one.address: one.gateway_url for one in await self.reader.operators()}
+        settings = self.config.content
         with tempfile.TemporaryDirectory(prefix="poi-claim-") as folder:
-            async with EmbeddedContentStore(root=Path(folder), gateways=lambda: gateways, own=None) as content:
+            async with (
+                open_gateways(settings.gateways) as further,
+                EmbeddedContentStore(
+                    root=Path(folder),
+                    gateways=lambda: gateways,
+                    own=None,
+                    private_networks=settings.private_networks,
+                    further=further,
+                ) as content,
+            ):
                 finder = PoolFinder(
                     domain=self.deployment.domain,
                     reader=self.reader,

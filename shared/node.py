@@ -21,6 +21,7 @@ from shared.adapters.chain_evm import (
     discover,
 )
 from shared.adapters.clock import SystemClock
+from shared.adapters.content.sources.gateways import open_gateways
 from shared.adapters.content.store import EmbeddedContentStore
 from shared.adapters.counting import CountingGossip, CountingSettlement
 from shared.adapters.engines import OpenEngine, engines_by_profile, open_engine, open_reference
@@ -116,14 +117,21 @@ async def open_node(config: Config, role: str) -> AsyncIterator[Node]:
         def gateways() -> dict[Address, str]:
             return {operator.address: operator.gateway_url for operator in roster.current.operators}
 
+        def p2p_addresses() -> dict[Address, str]:
+            return {operator.address: operator.p2p_address for operator in roster.current.operators}
+
         def members() -> dict[PeerKey, str]:
             return {operator.peer_key: operator.p2p_address for operator in roster.current.operators}
 
+        further = await stack.enter_async_context(open_gateways(config.content.gateways))
         content = await stack.enter_async_context(
             EmbeddedContentStore(
                 root=config.node.data_dir / "content",
                 gateways=gateways,
                 own=signer.address,
+                p2p_addresses=p2p_addresses,
+                private_networks=config.content.private_networks,
+                further=further,
                 max_bytes=config.content.max_bytes,
             )
         )

@@ -22,6 +22,7 @@ from shared.content.dagpb import Link, bytes_field, encode_node, varint_field
 from shared.content.unixfs import UNIXFS_V1_2025, Profile, Walk, build_file
 from shared.types import Address, Cid
 
+LOOPBACK = ("127.0.0.0/8",)  # where all gateways of tests are
 LIMIT_SECONDS = 20.0  # the machine may be busy with other things
 SMALL = Profile("small", chunk_bytes=16, max_links=3)  # many levels from few bytes
 OPERATORS = [Address(bytes([number]) * 20) for number in range(1, 4)]
@@ -204,7 +205,12 @@ class EmbeddedNetwork:
 
     async def start(self, index: int) -> EmbeddedContentStore:
         stack = self._stacks[index] = AsyncExitStack()
-        store = EmbeddedContentStore(root=self._root / str(index), gateways=lambda: self.urls, own=OPERATORS[index])
+        store = EmbeddedContentStore(
+            root=self._root / str(index),
+            gateways=lambda: self.urls,
+            own=OPERATORS[index],
+            private_networks=LOOPBACK,
+        )
         self._stores[index] = await stack.enter_async_context(store)
         url = await stack.enter_async_context(serving(store.routes(), [self._misbehaving(index)]))
         self.urls[OPERATORS[index]] = url

@@ -23,6 +23,7 @@ from shared.types import Fees
 
 DISPUTE_SECONDS = 1
 START_SECONDS = 60.0
+LOOPBACK = ["127.0.0.0/8"]  # where all gateways of this network lie
 # What a task costs, in wei. Three attesters cannot share theirs to the wei: rounding shows.
 FEES = Fees(performer=10**15, attesters=4 * 10**14, aggregator=10**14)
 MINIMUM_STAKE_WEI = 10**16  # so little that the liar is still an operator when all its lies have cost it a tenth each
@@ -82,7 +83,14 @@ async def open_network(
         for member in members:
             # Only the performer is handed the models: everybody else fetches them from it by CID.
             own = {"models_dir": str(MODELS)} if member.name == PERFORMER else {}
-            config = write_config(member, anvil.url, deployment, performer=own, log={"format": "console"})
+            config = write_config(
+                member,
+                anvil.url,
+                deployment,
+                content={"private_networks": LOOPBACK},
+                performer=own,
+                log={"format": "console"},
+            )
             lying_about = MODELS if member.name == LIAR else None
             supervisor.start(member.name, member.role, config, lying_about=lying_about)
             await asyncio.sleep(0)  # starting blocks while the server imports: let Ctrl-C in between
@@ -94,6 +102,7 @@ async def open_network(
                 root=folder / "reader",
                 gateways=lambda: {member.address: member.url for member in members},
                 own=None,
+                private_networks=LOOPBACK,
             )
         )
         yield LocalNetwork(

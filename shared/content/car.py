@@ -18,6 +18,7 @@ from shared.types import Cid
 # {"roots": [CID], "version": 1} in DAG-CBOR; a CID is tag 42 on a byte string that starts with 0.
 _BEFORE_ROOT = b"\xa2\x65roots\x81\xd8\x2a\x58" + bytes((CID_BYTES + 1,)) + b"\x00"
 _BEHIND_ROOT = b"\x67version\x01"
+MAX_SECTION_BYTES = CID_BYTES + MAX_BLOCK_BYTES
 
 
 def car_header(root: Cid) -> bytes:
@@ -38,7 +39,7 @@ def read_car(stream: BinaryIO, root: Cid) -> Iterator[Block]:
     if stream.read(len(expected)) != expected:
         raise CodecError("CAR: not version 1 with this root alone")
     while (size := _read_size(stream)) is not None:
-        if not CID_BYTES <= size <= CID_BYTES + MAX_BLOCK_BYTES:
+        if not CID_BYTES <= size <= MAX_SECTION_BYTES:
             raise CodecError(f"CAR: a section of {size} bytes")
         section = stream.read(size)
         if len(section) != size:

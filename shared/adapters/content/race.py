@@ -64,11 +64,10 @@ async def race(wanted: Wanted, order: SourceOrder, causes: dict[str, str]) -> Bl
     first = waiting[0] if waiting else None
     causes.update({source.name: "not asked in time" for source in waiting})
     running: list[_Attempt] = []
-    is_next_due, refutation = True, ""
+    at_once, refutation = 1, ""
     try:
         while waiting or running:
-            if waiting and (is_next_due or not running):
-                await _make_room(running, first, order, causes)
+            while waiting and len(running) < at_once:
                 causes[waiting[0].name] = "no whole block in time"
                 running.append(_Attempt(waiting.popleft(), wanted))
             await asyncio.wait(
@@ -84,7 +83,13 @@ async def race(wanted: Wanted, order: SourceOrder, causes: dict[str, str]) -> Bl
                     order.failed(attempt.source)
                     if failure.fault is SourceFault.REFUTED:
                         refutation = str(failure)
-            is_next_due = not any(attempt.is_on_pace() for attempt in running)
+            if any(attempt.is_on_pace() for attempt in running):
+                at_once = len(running)
+            elif finished:  # one more for each failure: that many do not have it must not cost a round trip each
+                at_once = min(at_once + len(finished), MAX_ATTEMPTS_AT_ONCE)
+            elif waiting:
+                await _make_room(running, first, order, causes)
+                at_once = len(running) + 1
     finally:
         await _cancel(running)
     if refutation:  # nobody has it, and whoever signed where to get it signed something that can be nothing

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import random
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -12,17 +11,19 @@ from typing import BinaryIO, Self
 
 from aiohttp import web
 
+from shared.adapters.content.addresses import AddressPolicy
 from shared.adapters.content.archive import archive
 from shared.adapters.content.embedded import EmbeddedBlocks
-from shared.adapters.content.fetch import GatewaySource, open_session
 from shared.adapters.content.gateway import ClientLimits, Gateway
 from shared.adapters.content.local import LocalStore
 from shared.adapters.content.read import LOCAL, ContentReader, Sources
+from shared.adapters.content.sources.operators import OperatorSources
+from shared.adapters.content.sources.order import OrderedSources
 from shared.content.cid import Block
 from shared.content.unixfs import UNIXFS_V1_2025, Profile, Walk
 from shared.errors import ContentUnavailable, SourceFailed
 from shared.interfaces import Pin, Source, Swept
-from shared.types import FOREVER, Address, Cid, Ref, SourceKind
+from shared.types import FOREVER, Address, Cid, Ref
 
 
 class NodeContentStore:
@@ -130,40 +131,12 @@ class NodeContentStore:
         return block
 
 
-class OperatorSources:
-    """The registered operators' gateways. `gateways` gives their URLs and is asked again for every read; no URL comes
-    from anywhere else. Open it with `async with`."""
-
-    def __init__(self, gateways: Callable[[], Mapping[Address, str]], own: Address | None) -> None:
-        self._gateways, self._own = gateways, own
-        self._open = AsyncExitStack()
-
-    async def __aenter__(self) -> Self:
-        self._session = await self._open.enter_async_context(open_session())
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._open.aclose()
-
-    def __call__(self, prefer: Address | None, ref: Ref | None) -> list[Source]:
-        """`prefer` first; the rest by chance, so that no operator serves everybody."""
-        urls = {address: url for address, url in self._gateways().items() if address != self._own}
-        rest = [address for address in urls if address != prefer]
-        random.shuffle(rest)
-        first = [prefer] if prefer is not None and prefer in urls else []
-        return [
-            GatewaySource(
-                self._session,
-                f"0x{address.hex()}",
-                urls[address],
-                SourceKind.PERFORMER if address == prefer else SourceKind.OPERATOR,
-            )
-            for address in (*first, *rest)
-        ]
-
-
 class EmbeddedContentStore(NodeContentStore):
-    """The store that needs no daemon, with the other operators' gateways as its sources."""
+    """The store that needs no daemon, with the other operators' gateways as its sources, and any `further` ones.
+
+    `gateways`, `p2p_addresses`: what the registry has. `private_networks`: where operators' gateways may lie besides
+    public addresses.
+    """
 
     def __init__(
         self,
@@ -171,12 +144,17 @@ class EmbeddedContentStore(NodeContentStore):
         root: Path,
         gateways: Callable[[], Mapping[Address, str]],
         own: Address | None,
+        p2p_addresses: Callable[[], Mapping[Address, str]] = dict,
+        private_networks: Sequence[str] = (),
+        further: Sequence[Source] = (),
         max_bytes: int | None = None,
         limits: ClientLimits | None = None,
     ) -> None:
         self.embedded = EmbeddedBlocks(root, max_bytes)
-        self._operators = OperatorSources(gateways, own)
-        super().__init__(self.embedded, self._operators, limits)
+        self._operators = OperatorSources(
+            gateways, own, p2p_addresses=p2p_addresses, policy=AddressPolicy(private_networks)
+        )
+        super().__init__(self.embedded, OrderedSources(self._operators, further), limits)
 
     async def __aenter__(self) -> Self:
         await self._operators.__aenter__()

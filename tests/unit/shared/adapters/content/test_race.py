@@ -140,6 +140,27 @@ def test_a_failure_beside_a_silent_source_is_replaced_at_once():
     assert run(first, failing, good).seconds == pytest.approx(HEDGE_SECONDS + 0.02)
 
 
+def test_many_failures_do_not_cost_a_round_trip_each():
+    failing, good = [Fake(f"failing {number}", 0.1, "no") for number in range(30)], Fake("good", 0.1)
+    outcome = run(*failing, good)
+    assert outcome.block is BLOCK
+    # 1, then 2, then 3 at a time: the last of the thirty-one is in the twelfth group, which starts at 1.1 s.
+    assert outcome.seconds == pytest.approx(1.2)
+    assert [source.asked_at for source in failing[:4]] == [
+        [pytest.approx(0.0)],
+        [pytest.approx(0.1)],
+        [pytest.approx(0.1)],
+        [pytest.approx(0.2)],
+    ]
+
+
+def test_many_failures_take_nobodys_turn_who_is_at_work():
+    slow, failing, good = Fake("slow", 0.5), [Fake(str(n), 0.001, "no") for n in range(20)], Fake("good", 5.0)
+    outcome = run(slow, *failing, good)
+    assert outcome.seconds == pytest.approx(0.5)
+    assert (slow.cancelled, good.cancelled) == (0, 1)
+
+
 # --- pace ----------------------------------------------------------------------------------------
 def test_a_source_on_pace_is_left_alone():
     steady, other = Fake("steady", 4.0, bytes_per_second=1.2 * PACE_BYTES_PER_SECOND), Fake("other")
@@ -200,12 +221,20 @@ def test_when_all_fail_each_is_named():
 
 
 def test_who_gives_up_waiting_knows_what_each_was_at():
-    outcome = run(silent("a"), Fake("b", 0.0, "no"), silent("c"), silent("d"), limit_seconds=0.5)
+    outcome = run(*(silent(name) for name in "acd"), Fake("b", 0.0, "no"), limit_seconds=0.5)
+    assert outcome.causes == {
+        "a": "no whole block in time",
+        "c": "no whole block in time",
+        "d": "not asked in time",
+        "b": "not asked in time",
+    }
+    outcome = run(silent("a"), Fake("b", 0.0, "no"), silent("c"), silent("d"), silent("e"), limit_seconds=0.5)
     assert outcome.causes == {
         "a": "no whole block in time",
         "b": "no",
         "c": "no whole block in time",
-        "d": "not asked in time",
+        "d": "no whole block in time",
+        "e": "not asked in time",
     }
 
 

@@ -24,14 +24,25 @@ from shared.constants import CHUNK_BYTES
 from shared.errors import ContentError, ContentUnavailable, StoreBusy, StoreError
 from shared.interfaces import Pin
 from shared.types import Address, Cid
-from tests.content_support import LIMIT_SECONDS, OPERATORS, Blocks, EmbeddedNetwork, content_of, serving, until
+from tests.content_support import (
+    LIMIT_SECONDS,
+    LOOPBACK,
+    OPERATORS,
+    Blocks,
+    EmbeddedNetwork,
+    content_of,
+    serving,
+    until,
+)
 
 MIB = 1 << 20
 A, B, _ = OPERATORS
 
 
 def store_at(root: Path, urls: dict[Address, str] | None = None, max_bytes: int | None = None) -> EmbeddedContentStore:
-    return EmbeddedContentStore(root=root, gateways=lambda: urls or {}, own=None, max_bytes=max_bytes)
+    return EmbeddedContentStore(
+        root=root, gateways=lambda: urls or {}, own=None, private_networks=LOOPBACK, max_bytes=max_bytes
+    )
 
 
 async def kept(store: EmbeddedContentStore) -> dict[Cid, int]:
@@ -343,7 +354,9 @@ async def serve(store):
 
 async def main(what, root, argument, target):
     gateways = {OWNER: argument} if what == "get" else {}
-    async with EmbeddedContentStore(root=Path(root), gateways=lambda: gateways, own=None) as store:
+    async with EmbeddedContentStore(
+        root=Path(root), gateways=lambda: gateways, own=None, private_networks=["127.0.0.0/8"]
+    ) as store:
         before = peak_mib()
         if what == "add":
             print((await store.add_file(Path(argument))).cid, peak_mib() - before, flush=True)

@@ -1,0 +1,1 @@
+"""Where blocks come from when they are not here: each a `Source`, none of them trusted."""
