@@ -12,6 +12,7 @@ from aiohttp import web
 from shared.errors import ConfigError
 
 SHUTDOWN_SECONDS = 2.0
+KEEP_ALIVE_SECONDS = 75.0  # aiohttp's hour would let a stranger hold every file descriptor with idle connections
 # What a browser's dApp needs. Nothing here is guarded by cookies, so any page may ask.
 CORS = {
     "Access-Control-Allow-Origin": "*",
@@ -37,7 +38,13 @@ async def serve(*, host: str, port: int, routes: Routes, health: Health, metrics
     """Serve until the context ends; yields the port. Raises `ConfigError` when the address cannot be listened on."""
     app = web.Application(middlewares=[_cors])
     app.add_routes([*routes, web.get("/health", _health_route(health)), web.get("/metrics", _metrics_route(metrics))])
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS, handle_signals=False)
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        shutdown_timeout=SHUTDOWN_SECONDS,
+        keepalive_timeout=KEEP_ALIVE_SECONDS,
+        handle_signals=False,
+    )
     await runner.setup()
     try:
         site = web.TCPSite(runner, host, port, reuse_port=False)

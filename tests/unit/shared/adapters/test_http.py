@@ -12,6 +12,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from shared.adapters import http
 from shared.adapters.http import CORS, serve
 from shared.errors import ConfigError
 from shared.metrics import Metrics
@@ -128,3 +129,12 @@ async def test_the_port_is_free_after_the_end() -> None:
         port = int(url.rpartition(":")[2])
     again = await asyncio.start_server(lambda *_: None, "127.0.0.1", port)
     again.close()
+
+
+async def test_an_idle_connection_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "KEEP_ALIVE_SECONDS", 0.05)
+    async with serving(Node()) as (url, _), asyncio.timeout(10):
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
+        writer.write(b"GET /health HTTP/1.1\r\nHost: node\r\n\r\n")
+        assert (await reader.read()).startswith(b"HTTP/1.1 200 OK")  # until the server closes, which we never do
+        writer.close()
