@@ -70,6 +70,9 @@ class RemoteContent:
     def read(self, cid: Cid) -> AsyncGenerator[bytes, None]:
         return self._file(Get(cid, max_bytes=0, timeout_seconds=DAY_SECONDS, is_local=True))
 
+    async def has(self, cid: Cid) -> bool:
+        return await self._ask("has", About(cid), bool)
+
     async def size_of(self, cid: Cid) -> int | None:
         return await self._ask("size", About(cid), int | None)  # type: ignore[arg-type]
 

@@ -81,6 +81,7 @@ class ContentDoor:
         answers: dict[str, Answer] = {
             "add": self._add,
             "get": self._get,
+            "has": self._has,
             "size": self._size,
             "pin": self._pin,
             "unpin": self._unpin,
@@ -163,6 +164,9 @@ class ContentDoor:
             timeout_seconds=asked.timeout_seconds,
             keep_until=until(asked.keep_until),
         )
+
+    async def _has(self, request: web.Request) -> web.Response:
+        return _json(await self._store.has(_asked(request, About).cid))
 
     async def _size(self, request: web.Request) -> web.Response:
         return _json(await self._store.size_of(_asked(request, About).cid))
