@@ -337,12 +337,7 @@ Offline = Annotated[bool, typer.Option("--offline", help="Read what is here, and
 
 @content_app.command("add")
 def content_add(
-    path: Annotated[
-        Path,
-        typer.Argument(
-            metavar="PATH", exists=True, dir_okay=False, allow_dash=True, help="A file; - reads it from standard input."
-        ),
-    ],
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="A file; - is standard input.")],
     profile: Annotated[
         str, typer.Option(metavar="NAME", help="How it becomes blocks: unixfs-v1-2025 or unixfs-v1-classic.")
     ] = "unixfs-v1-2025",
@@ -418,8 +413,7 @@ def content_ls(
 @content_app.command("gc")
 def content_gc(
     keep: Annotated[
-        int,
-        typer.Option("--keep", min=0, metavar="BYTES", help="Leave so much of what need not be kept; 0 without it."),
+        int, typer.Option("--keep", min=0, metavar="BYTES", help="Stop when no more than this is held; 0 without it.")
     ] = 0,
     config: ConfigFile = Path("config.toml"),
 ) -> None:
