@@ -146,7 +146,7 @@ async def get(desk: Desk, cid: Cid, target: Path, reading: Reading) -> int:
         await _copy(desk, cid, sys.stdout.buffer.write, reading)
         sys.stdout.buffer.flush()
         return DONE
-    with _written_beside(target) as file:
+    with _written(target) as file:
         size = await _copy(desk, cid, file.write, reading)
     print(f"{target}: {size} bytes")
     return DONE
@@ -180,20 +180,27 @@ def _chunks(desk: Desk, cid: Cid, reading: Reading, keep: float) -> AsyncGenerat
 
 
 @contextmanager
-def _written_beside(target: Path) -> Iterator[BinaryIO]:
-    """A new file that takes the target's name at the end, or is gone."""
+def _written(target: Path) -> Iterator[BinaryIO]:
     if target.is_dir():
         raise ConfigError(f"-o {target}: a folder; name the file in it")
+    is_special = target.exists() and not target.is_file()  # a device or a pipe is written to, and never replaced
+    try:
+        with target.open("wb") if is_special else _beside(target.resolve()) as file:
+            yield file
+    except OSError as error:
+        raise ContentError(f"write {target}: {error.strerror or error}") from error
+
+
+@contextmanager
+def _beside(target: Path) -> Iterator[BinaryIO]:
+    """A new file that takes the target's name at the end, or is gone."""
     part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
     try:
-        try:
-            with part.open("xb") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(target)
-        except OSError as error:
-            raise ContentError(f"write {target}: {error.strerror or error}") from error
+        with part.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(target)
     except BaseException:
         part.unlink(missing_ok=True)
         raise

@@ -118,6 +118,27 @@ async def test_operators_see_and_claim_what_they_earned(tmp_path: Path) -> None:
         assert books.after.held - claimed == left
         assert left == sum(books.after.deposits.values()) + books.dust
         assert sum(books.after.earned.values()) + sum(books.after.pools.values()) == claimed + books.dust
+        await check_content(network, tmp_path)
+
+
+async def check_content(network: LocalNetwork, folder: Path) -> None:
+    """People reach the content of a node that runs, and of one that does not, which fetches from those that do."""
+
+    def settings(name: str) -> tuple[str, str]:
+        return "--config", str(network.member(name).folder / "config.toml")
+
+    checked = (await poi("content", "verify", *settings("attester-2"))).splitlines()
+    pins = json.loads(await poi("content", "ls", "--json", *settings("attester-2")))
+    assert {f"whole      {pin['cid']}" for pin in pins if pin["size"] is not None} <= set(checked)
+    assert len(checked) >= 4 + 1  # each task's proof, and a model
+    file = folder / "file"
+    file.write_bytes(os.urandom(3 << 20))
+    cid = (await poi("content", "add", str(file), *settings("attester-1"))).strip()
+    stopped = network.process("attester-2")
+    os.kill(stopped.process.pid or 0, signal.SIGKILL)
+    await asyncio.to_thread(stopped.process.join)
+    await poi("content", "get", cid, "-o", str(folder / "got"), *settings("attester-2"))
+    assert (folder / "got").read_bytes() == file.read_bytes()
 
 
 async def poi(*arguments: str) -> str:

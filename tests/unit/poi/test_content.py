@@ -348,6 +348,19 @@ def test_what_cannot_be_done_is_explained(poi: Poi, arguments: list[str], said: 
     assert said in done.err
 
 
+def test_a_device_is_written_to_and_a_link_followed(poi: Poi, file: Path, tmp_path: Path) -> None:
+    assert poi("add", file).status == 0
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    assert poi("get", cid_of(DATA), "-o", "link").status == 0
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "target").read_bytes() == DATA
+    os.mkfifo(tmp_path / "pipe")
+    reader = subprocess.Popen(["cat", tmp_path / "pipe"], stdout=subprocess.PIPE)
+    assert poi("get", cid_of(DATA), "-o", "pipe").status == 0
+    assert (tmp_path / "pipe").is_fifo()
+    assert reader.communicate(timeout=10)[0] == DATA
+
+
 def test_data_that_cannot_be_kept_is_explained(poi: Poi, tmp_path: Path) -> None:
     (tmp_path / "data").write_text("a file")
     done = poi("ls")

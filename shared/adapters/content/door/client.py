@@ -53,13 +53,15 @@ class RemoteContent:
     async def add_stream(
         self, open_stream: Callable[[], BinaryIO], *, profile: Profile = UNIXFS_V1_2025, keep_until: float = FOREVER
     ) -> Ref:
+        question, faults = Add(profile=profile.name, keep_until=moment_of(keep_until)), list[OSError]()
         try:
-            stream = await asyncio.to_thread(open_stream)
-        except OSError as error:
-            raise ContentError(f"store content: {error.strerror or error}") from error
-        with closing(stream):
-            question = Add(profile=profile.name, keep_until=moment_of(keep_until))
-            return await self._ask("add", question, Ref, _pieces(stream))
+            with closing(await asyncio.to_thread(open_stream)) as stream:
+                return await self._ask("add", question, Ref, _pieces(stream, faults))
+        except (OSError, ContentError) as error:
+            fault = error if isinstance(error, OSError) else next(iter(faults), None)
+            if fault is None:
+                raise
+            raise ContentError(f"read the file: {fault.strerror or fault}") from error
 
     def open(
         self, cid: Cid, *, max_bytes: int, timeout_seconds: float, keep_until: float = 0.0
@@ -139,9 +141,14 @@ def _is_answered(path: Path) -> bool:
     return True
 
 
-async def _pieces(stream: BinaryIO) -> AsyncIterator[bytes]:
-    while piece := await asyncio.to_thread(stream.read, _PIECE_BYTES):
-        yield piece
+async def _pieces(stream: BinaryIO, faults: list[OSError]) -> AsyncIterator[bytes]:
+    """What the disk said stands in `faults`: the HTTP client makes an error of its own of it."""
+    try:
+        while piece := await asyncio.to_thread(stream.read, _PIECE_BYTES):
+            yield piece
+    except OSError as error:
+        faults.append(error)
+        raise
 
 
 async def _chunks(stream: aiohttp.StreamReader) -> AsyncIterator[bytes]:

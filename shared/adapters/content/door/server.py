@@ -33,8 +33,8 @@ from shared.errors import ConfigError, ContentError, ContentTooLarge, ContentUna
 
 # Each upload may fill the disk up to the store's own limit, each download holds a few blocks, each check one thread.
 MAX_CALLS = 16
-# A program may think for long before its next byte, but a stopped one must not keep a place and half a disk for ever.
-UPLOAD_IDLE_SECONDS = 600.0
+# A program may think for long before its next byte, but a stopped one must not keep a place and a file for ever.
+IDLE_SECONDS = 600.0
 SHUTDOWN_SECONDS = 2.0
 _PIECE_BYTES = 1 << 20
 _UPLOAD = "upload-"
@@ -121,14 +121,14 @@ class ContentDoor:
         except ConnectionError:  # the client hung up, and nobody waits for an answer
             raise
         except TimeoutError as error:
-            raise ContentError(f"the upload stood still for {UPLOAD_IDLE_SECONDS:g} s") from error
+            raise ContentError(f"the upload stood still for {IDLE_SECONDS:g} s") from error
         except OSError as error:
             raise ContentError(f"take the upload: {error.strerror or error}") from error
         return _json(ref)
 
     async def _receive(self, request: web.Request, file: IO[bytes]) -> None:
         received_bytes = 0
-        while piece := await asyncio.wait_for(request.content.read(_PIECE_BYTES), UPLOAD_IDLE_SECONDS):
+        while piece := await asyncio.wait_for(request.content.read(_PIECE_BYTES), IDLE_SECONDS):
             received_bytes += len(piece)
             if received_bytes > self._max_bytes:
                 raise ContentTooLarge(f"the file is over {self._max_bytes} bytes (content.max_bytes)")
@@ -150,9 +150,13 @@ class ContentDoor:
             outcome = refusal_of(late)
         except PoiError as error:
             outcome = refusal_of(error)
-        async with asyncio.timeout(UPLOAD_IDLE_SECONDS):
-            await response.write(END + msgspec.json.encode(outcome))
-            await response.write_eof()
+        try:
+            async with asyncio.timeout(IDLE_SECONDS):
+                await response.write(END + msgspec.json.encode(outcome))
+                await response.write_eof()
+        except TimeoutError:
+            if request.transport is not None:
+                request.transport.abort()
         return response
 
     def _open(self, asked: Get) -> AsyncGenerator[bytes, None]:

@@ -14,6 +14,7 @@ from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import aiohttp
 import pytest
@@ -103,6 +104,15 @@ async def network(tmp_path: Path) -> AsyncIterator[EmbeddedNetwork]:
     await network.close()
 
 
+class Damaged(io.BytesIO):
+    """A file on a disk with a hole after its first piece."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if not (data := super().read(size)):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return data
+
+
 def stream_of(data: bytes) -> Any:
     return lambda: io.BytesIO(data)
 
@@ -169,8 +179,12 @@ async def test_a_full_disk_is_told_before_any_block_is_made(house: House, monkey
 
 
 async def test_a_file_that_cannot_be_read_is_told(house: House, tmp_path: Path) -> None:
-    with pytest.raises(ContentError, match="No such file"):
-        await house.remote.add_stream((tmp_path / "none").open)  # type: ignore[arg-type]
+    with pytest.raises(ContentError, match="read the file: No such file"):
+        await house.remote.add_stream(lambda: (tmp_path / "none").open("rb"))
+    with pytest.raises(ContentError, match="read the file: Input/output error"):
+        await house.remote.add_stream(lambda: Damaged(bytes(CHUNK_BYTES)))
+    await until(lambda: not house.uploads(), "the upload is gone")
+    assert list(await house.store.pins()) == []
 
 
 async def test_an_upload_that_is_cut_leaves_nothing(house: House) -> None:
@@ -183,7 +197,7 @@ async def test_an_upload_that_is_cut_leaves_nothing(house: House) -> None:
 
 
 async def test_an_upload_that_stands_still_is_ended(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "UPLOAD_IDLE_SECONDS", 0.05)
+    monkeypatch.setattr(server, "IDLE_SECONDS", 0.05)
     reader, writer = await raw(house.data_dir, UPLOAD + b"only this")
     answer = await reader.readuntil(b"}")
     assert b"422" in answer.partition(b"\r\n")[0]
@@ -286,6 +300,29 @@ async def test_a_file_without_its_end_is_no_file(tmp_path: Path, said: bytes, er
             with pytest.raises(ContentError, match=error):
                 await drained(remote, ABSENT, got)
             assert got == ([b"half"] if said.startswith(frame(b"half")) else [])
+
+
+async def test_who_reads_no_further_is_let_go(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "IDLE_SECONDS", 0.05)
+    monkeypatch.setattr(server, "MAX_CALLS", 1)
+    ref = await house.store.add(content_of(4 * CHUNK_BYTES))  # more than the socket and both sides buffer
+    ask = quote(f'{{"cid":"{ref.cid}","max_bytes":{MAX_BYTES},"timeout_seconds":0.05}}')
+    reader, writer = await raw(house.data_dir, f"POST /get?ask={ask} HTTP/1.1\r\nHost: node\r\n\r\n".encode())
+    assert await reader.readline() == b"HTTP/1.1 200 OK\r\n"
+    async with asyncio.timeout(LIMIT_SECONDS):
+        while not await is_answered(house.remote):
+            await asyncio.sleep(0.005)
+    with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+        await reader.readexactly(4 * CHUNK_BYTES)
+    writer.close()
+
+
+async def is_answered(remote: RemoteContent) -> bool:
+    try:
+        await remote.pins()
+    except ContentError:
+        return False
+    return True
 
 
 # --- care ----------------------------------------------------------------------------------------
