@@ -355,10 +355,11 @@ def test_a_device_is_written_to_and_a_link_followed(poi: Poi, file: Path, tmp_pa
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "target").read_bytes() == DATA
     os.mkfifo(tmp_path / "pipe")
-    reader = subprocess.Popen(["cat", tmp_path / "pipe"], stdout=subprocess.PIPE)
-    assert poi("get", cid_of(DATA), "-o", "pipe").status == 0
+    with (tmp_path / "read").open("wb") as read, subprocess.Popen(["cat", tmp_path / "pipe"], stdout=read) as reader:
+        assert poi("get", cid_of(DATA), "-o", "pipe").status == 0
+        assert reader.wait(10) == 0
     assert (tmp_path / "pipe").is_fifo()
-    assert reader.communicate(timeout=10)[0] == DATA
+    assert (tmp_path / "read").read_bytes() == DATA
 
 
 def test_data_that_cannot_be_kept_is_explained(poi: Poi, tmp_path: Path) -> None:

@@ -310,7 +310,7 @@ async def test_who_reads_no_further_is_let_go(house: House, monkeypatch: pytest.
     reader, writer = await raw(house.data_dir, f"POST /get?ask={ask} HTTP/1.1\r\nHost: node\r\n\r\n".encode())
     assert await reader.readline() == b"HTTP/1.1 200 OK\r\n"
     async with asyncio.timeout(LIMIT_SECONDS):
-        while not await is_answered(house.remote):
+        while not await is_answered(house.remote):  # noqa: ASYNC110 - nobody announces it
             await asyncio.sleep(0.005)
     with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
         await reader.readexactly(4 * CHUNK_BYTES)
