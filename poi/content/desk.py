@@ -12,7 +12,7 @@ from shared.adapters.content.door.place import socket_path
 from shared.adapters.content.store import EmbeddedContentStore, NodeContentStore
 from shared.config import Config
 from shared.content.unixfs import Profile
-from shared.errors import ChainUnavailable, StoreBusy, StoreError
+from shared.errors import ChainUnavailable, ConfigError, StoreBusy, StoreError
 from shared.interfaces import Pin, Swept
 from shared.types import FOREVER, Address, Cid, Ref
 
@@ -56,7 +56,7 @@ class Desk:
 
 @asynccontextmanager
 async def open_desk(config: Config) -> AsyncIterator[Desk]:
-    """Raises `StoreError`."""
+    """Raises `StoreError`, `ConfigError`."""
     async with knock(socket_path(config.node.data_dir)) as remote:
         if remote is not None:
             yield Desk(remote, _nothing_to_find)
@@ -77,6 +77,10 @@ async def _nothing_to_find() -> None:
 @asynccontextmanager
 async def _own_store(config: Config, gateways: dict[Address, str]) -> AsyncIterator[NodeContentStore]:
     folder = config.node.data_dir
+    if config.content.store != "embedded":
+        raise ConfigError(
+            f'content.store is "{config.content.store}": start the node, whose store this command then asks'
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
