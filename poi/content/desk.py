@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import BinaryIO, Protocol
 
 from shared.adapters.content.door.client import knock
 from shared.adapters.content.door.place import socket_path
+from shared.adapters.content.sources.gateways import open_gateways
 from shared.adapters.content.store import EmbeddedContentStore, NodeContentStore
 from shared.config import Config
 from shared.content.unixfs import Profile
@@ -85,20 +86,23 @@ async def _own_store(config: Config, gateways: dict[Address, str]) -> AsyncItera
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StoreError(f"make node.data_dir {folder}: {error.strerror}") from error
-    store = EmbeddedContentStore(
-        root=folder / "content", gateways=lambda: gateways, own=None, max_bytes=config.content.max_bytes
-    )
-    try:
-        await store.__aenter__()
-    except StoreBusy:
-        raise StoreBusy(
-            f"{folder} is in use by a process that does not answer: a node that starts or stops at the moment, or "
-            "another `poi content`; try again when it is done"
-        ) from None
-    try:
+    async with AsyncExitStack() as stack:
+        store = EmbeddedContentStore(
+            root=folder / "content",
+            gateways=lambda: gateways,
+            own=None,
+            private_networks=config.content.private_networks,
+            further=await stack.enter_async_context(open_gateways(config.content.gateways)),
+            max_bytes=config.content.max_bytes,
+        )
+        try:
+            await stack.enter_async_context(store)
+        except StoreBusy:
+            raise StoreBusy(
+                f"{folder} is in use by a process that does not answer: a node that starts or stops at the moment, or "
+                "another `poi content`; try again when it is done"
+            ) from None
         yield store
-    finally:
-        await store.__aexit__(None, None, None)
 
 
 async def _registered(config: Config) -> dict[Address, str]:

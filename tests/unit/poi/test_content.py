@@ -58,7 +58,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(log, "configure", lambda *_: None)  # it is this process's own
     path = tmp_path / "config.toml"
-    path.write_text(EXAMPLE.read_text())
+    path.write_text(EXAMPLE.read_text().replace("private_networks = []", 'private_networks = ["127.0.0.0/8"]'))
     return path
 
 

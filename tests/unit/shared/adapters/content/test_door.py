@@ -37,7 +37,7 @@ from shared.errors import (
     StoreError,
 )
 from shared.types import FOREVER, Address, Cid
-from tests.content_support import LIMIT_SECONDS, Blocks, EmbeddedNetwork, content_of, until
+from tests.content_support import LIMIT_SECONDS, LOOPBACK, Blocks, EmbeddedNetwork, content_of, until
 
 MAX_BYTES = 4 << 20
 LIMITS: dict[str, Any] = {"max_bytes": MAX_BYTES, "timeout_seconds": LIMIT_SECONDS}
@@ -83,7 +83,9 @@ async def drained(remote: RemoteContent, cid: Cid, got: list[bytes], **limits: A
 async def furnish(stack: AsyncExitStack, data_dir: Path, max_bytes: int | None = None) -> House:
     urls: dict[Address, str] = {}
     root = data_dir / "content"
-    store = EmbeddedContentStore(root=root, gateways=lambda: urls, own=None, max_bytes=max_bytes)
+    store = EmbeddedContentStore(
+        root=root, gateways=lambda: urls, own=None, private_networks=LOOPBACK, max_bytes=max_bytes
+    )
     await stack.enter_async_context(store)
     await stack.enter_async_context(serve_door(store, data_dir, MAX_BYTES))
     remote = await stack.enter_async_context(knock(socket_path(data_dir)))
