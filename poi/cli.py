@@ -34,6 +34,8 @@ operator_app = typer.Typer(help="Stake, exit, epochs and rewards of the keystore
 app.add_typer(operator_app, name="operator")
 fees_app = typer.Typer(help="A requester's deposits, each for one performer.", no_args_is_help=True)
 app.add_typer(fees_app, name="fees")
+content_app = typer.Typer(help="What the node holds, by CID. The node may be running.", no_args_is_help=True)
+app.add_typer(content_app, name="content")
 
 ConfigFile = Annotated[Path, typer.Option("--config", metavar="FILE", help="Settings; see config.example.toml.")]
 KeystoreFile = Annotated[Path, typer.Option("--keystore", metavar="FILE", help="The encrypted node seed.")]
@@ -323,6 +325,117 @@ def fees_compensation(key_file: KeyFile, config: ConfigFile = Path("config.toml"
     from poi import fees
 
     fees.run(_settings(config), key_file, fees.Purse.compensation)
+
+
+# --- content -------------------------------------------------------------------------------------
+CidText = Annotated[str, typer.Argument(metavar="CID", help="As `poi content add` prints it.")]
+Timeout = Annotated[
+    float, typer.Option("--timeout", min=1, max=86_400, metavar="SECONDS", help="For all of it; 3600 without it.")
+]
+Offline = Annotated[bool, typer.Option("--offline", help="Read what is here, and ask nobody.")]
+
+
+@content_app.command("add")
+def content_add(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="A file; - is standard input.")],
+    profile: Annotated[
+        str, typer.Option(metavar="NAME", help="How it becomes blocks: unixfs-v1-2025 or unixfs-v1-classic.")
+    ] = "unixfs-v1-2025",
+    only_hash: Annotated[bool, typer.Option("--only-hash", help="Print the CID and keep nothing.")] = False,
+    json_path: JsonFile = None,
+    config: ConfigFile = Path("config.toml"),
+) -> None:
+    """Keep a file for good, and print its CID."""
+    from poi.content import commands
+
+    chosen = commands.profile_of(profile)
+    commands.check_file(path)
+    if only_hash:
+        commands.only_hash(path, chosen, json_path)
+        return
+    raise typer.Exit(commands.run(_settings(config), lambda desk: commands.add(desk, path, chosen, json_path)))
+
+
+@content_app.command("get")
+def content_get(
+    cid: CidText,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", metavar="FILE", help="- for standard output; without it: the CID.")
+    ] = None,
+    offline: Offline = False,
+    timeout: Timeout = 3600.0,
+    config: ConfigFile = Path("config.toml"),
+) -> None:
+    """Fetch a file, each block verified; what came before an interruption is not fetched again."""
+    from poi.content import commands
+
+    wanted, settings = commands.parsed(cid), _settings(config)
+    reading = commands.Reading(settings.content.max_bytes, timeout, offline)
+    target = Path(wanted) if out is None else out
+    raise typer.Exit(commands.run(settings, lambda desk: commands.get(desk, wanted, target, reading)))
+
+
+@content_app.command("pin")
+def content_pin(
+    cid: CidText,
+    is_fetched: Annotated[bool, typer.Option("--fetch", help="Fetch first what is not here.")] = False,
+    timeout: Timeout = 3600.0,
+    config: ConfigFile = Path("config.toml"),
+) -> None:
+    """Keep for good what is here."""
+    from poi.content import commands
+
+    wanted, settings = commands.parsed(cid), _settings(config)
+    fetch = commands.Reading(settings.content.max_bytes, timeout) if is_fetched else None
+    raise typer.Exit(commands.run(settings, lambda desk: commands.pin(desk, wanted, fetch)))
+
+
+@content_app.command("unpin")
+def content_unpin(cid: CidText, config: ConfigFile = Path("config.toml")) -> None:
+    """Keep it no longer, not even for a dispute that is under way."""
+    from poi.content import commands
+
+    wanted = commands.parsed(cid)
+    raise typer.Exit(commands.run(_settings(config), lambda desk: commands.unpin(desk, wanted)))
+
+
+@content_app.command("ls")
+def content_ls(
+    is_json: Annotated[bool, typer.Option("--json", help="Print one JSON list.")] = False,
+    config: ConfigFile = Path("config.toml"),
+) -> None:
+    """The files that are kept, last used first."""
+    from poi.content import commands
+
+    raise typer.Exit(commands.run(_settings(config), lambda desk: commands.ls(desk, is_json=is_json)))
+
+
+@content_app.command("gc")
+def content_gc(
+    keep: Annotated[
+        int, typer.Option("--keep", min=0, metavar="BYTES", help="Stop when no more than this is held; 0 without it.")
+    ] = 0,
+    config: ConfigFile = Path("config.toml"),
+) -> None:
+    """Drop what nothing keeps, least recently used first. What is pinned or in dispute stays."""
+    from poi.content import commands
+
+    raise typer.Exit(commands.run(_settings(config), lambda desk: commands.gc(desk, keep)))
+
+
+@content_app.command("verify")
+def content_verify(
+    cid: Annotated[str | None, typer.Argument(metavar="[CID]", help="Without it: every file that is kept.")] = None,
+    is_repaired: Annotated[bool, typer.Option("--repair", help="Fetch from others what is damaged.")] = False,
+    timeout: Timeout = 3600.0,
+    config: ConfigFile = Path("config.toml"),
+) -> None:
+    """Read every block and check its hash; status 2 when any is damaged."""
+    from poi.content import commands
+
+    wanted, settings = None if cid is None else commands.parsed(cid), _settings(config)
+    repair = commands.Reading(settings.content.max_bytes, timeout) if is_repaired else None
+    raise typer.Exit(commands.run(settings, lambda desk: commands.verify(desk, wanted, repair)))
 
 
 def _settings(path: Path) -> Config:

@@ -17,6 +17,7 @@ from attester.service import Attester
 from performer.api import Door
 from performer.service import Performer
 from shared import log as logging
+from shared.adapters.content.door.server import serve_door
 from shared.adapters.http import Routes, serve
 from shared.config import Config
 from shared.errors import ConfigError
@@ -39,7 +40,10 @@ async def run_role(
     stop = stop or asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with open_node(config, role) as node:
+    async with (
+        open_node(config, role) as node,
+        serve_door(node.content, config.node.data_dir, config.content.max_bytes),
+    ):
         logging.configure(config.log, role, node.signer.address)
         if role == "performer":
             await _publish_models(node)

@@ -145,6 +145,7 @@ async def test_a_killed_attester_changes_no_verdict_and_votes_again_when_it_is_b
         assert [run.stage for run in runs] == ["approved"] * 6 + ["slashed"] * 2, [run.failure for run in runs]
         await check_stakes(network, lies=2, compensated=books.compensated)
 
+        await check_content(network, stopped="attester-2", folder=tmp_path)
         # It runs alone as well, on its own files: with it back, another one may be missing.
         home = network.member("attester-2")
         with role_alone("attester", home.folder / "config.toml") as attester:
@@ -157,6 +158,22 @@ async def test_a_killed_attester_changes_no_verdict_and_votes_again_when_it_is_b
             assert later.problems() == []
             attester.send_signal(signal.SIGTERM)
             assert await asyncio.to_thread(attester.wait, 10) == 0
+
+
+async def check_content(network: LocalNetwork, *, stopped: str, folder: Path) -> None:
+    """People reach the content of a node that runs, and of one that does not: what that lacks, the others serve."""
+
+    def settings(name: str) -> tuple[str, str]:
+        return "--config", str(network.member(name).folder / "config.toml")
+
+    file = folder / "file"
+    file.write_bytes(os.urandom(3 << 20))
+    cid = (await poi("content", "add", str(file), *settings("attester-1"))).strip()
+    pins = json.loads(await poi("content", "ls", "--json", *settings("attester-1")))
+    assert pins[0]["cid"] == cid
+    assert len(pins) > 8  # the proofs of eight tasks, and models
+    await poi("content", "get", cid, "-o", str(folder / "got"), *settings(stopped))
+    assert (folder / "got").read_bytes() == file.read_bytes()
 
 
 async def test_two_of_four_attesters_certify_no_approval_and_slash_nobody(tmp_path: Path) -> None:

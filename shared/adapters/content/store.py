@@ -20,7 +20,7 @@ from shared.adapters.content.read import LOCAL, ContentReader, Sources
 from shared.adapters.content.sources.operators import OperatorSources
 from shared.adapters.content.sources.order import OrderedSources
 from shared.content.cid import Block
-from shared.content.unixfs import UNIXFS_V1_2025, Profile, Walk
+from shared.content.unixfs import UNIXFS_V1_2025, Profile, Walk, read_node
 from shared.errors import ContentUnavailable, SourceFailed
 from shared.interfaces import Pin, Source, Swept
 from shared.types import FOREVER, Address, Cid, Ref
@@ -53,7 +53,7 @@ class NodeContentStore:
         return self._gateway.routes()
 
     async def _read_or_none(self, cid: Cid) -> Block | None:
-        """For the gateway: what the disk damaged is not here."""
+        """What the disk damaged is not here."""
         try:
             return await self.local.read(cid)
         except SourceFailed:
@@ -61,13 +61,16 @@ class NodeContentStore:
 
     # --- ContentStore ----------------------------------------------------------------------------
     async def add(self, data: bytes, *, profile: Profile = UNIXFS_V1_2025, keep_until: float = FOREVER) -> Ref:
-        return await self._build(lambda: io.BytesIO(data), profile, keep_until)
+        return await self.add_stream(lambda: io.BytesIO(data), profile=profile, keep_until=keep_until)
 
     async def add_file(self, path: Path, *, profile: Profile = UNIXFS_V1_2025, keep_until: float = FOREVER) -> Ref:
         """As `add`, holding one chunk at a time. Raises `ContentError`, also when the file cannot be read."""
-        return await self._build(lambda: path.open("rb"), profile, keep_until)
+        return await self.add_stream(lambda: path.open("rb"), profile=profile, keep_until=keep_until)
 
-    async def _build(self, open_stream: Callable[[], BinaryIO], profile: Profile, keep_until: float) -> Ref:
+    async def add_stream(
+        self, open_stream: Callable[[], BinaryIO], *, profile: Profile = UNIXFS_V1_2025, keep_until: float = FOREVER
+    ) -> Ref:
+        """As `add_file`, of what `open_stream` opens in a worker thread."""
         return await self.local.build(open_stream, profile, keep_until)
 
     async def get(
@@ -105,11 +108,39 @@ class NodeContentStore:
         await self.local.unpin(cid)
 
     # --- ContentKeeper ---------------------------------------------------------------------------
+    async def pin(self, cid: Cid, *, keep_until: float = FOREVER) -> None:
+        if await self.has(cid):
+            await self.local.begin(cid)  # or a collection could drop it between this look and the promise
+        size = await self.size_of(cid)
+        if size is None or not await self.has(cid):
+            raise ContentUnavailable(cid, {LOCAL: "not all of it is here"})
+        await self.local.keep(cid, size, keep_until)
+
     async def pins(self) -> Sequence[Pin]:
         return await self.local.pins()
 
     async def collect(self, max_bytes: int = 0) -> Swept:
         return await self.local.collect(max_bytes)
+
+    async def verify(self, cid: Cid) -> Sequence[Cid]:
+        """Each block once; what hangs on a lost node is not known. Raises `ContentCorrupt` when it is no file."""
+        lost: list[Cid] = []
+        todo, seen = [cid], {cid}
+        while todo:
+            here = todo.pop()
+            block = await self._read_or_none(here)
+            if block is None:
+                lost.append(here)
+                continue
+            children = dict.fromkeys(child for child, _ in read_node(block).children if child not in seen)
+            todo.extend(reversed(children))
+            seen.update(children)
+        return lost
+
+    async def size_of(self, cid: Cid) -> int | None:
+        """Bytes of the file, as its root says; None while the root is not here. Raises `ContentCorrupt`."""
+        root = await self._read_or_none(cid)
+        return None if root is None else read_node(root).size
 
     # --- LocalContent ----------------------------------------------------------------------------
     async def read(self, cid: Cid) -> AsyncGenerator[bytes, None]:
