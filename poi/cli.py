@@ -133,7 +133,7 @@ def local_network(
     ] = None,
 ) -> None:
     """A whole network on this machine: a chain, every role, tasks, and cheats that are caught."""
-    from poi.testnet import main as run_testnet
+    from poi.testnet.command import main as run_testnet
 
     try:
         raise typer.Exit(run_testnet(operators, tasks, cheats, json_path, keep_running, folder))

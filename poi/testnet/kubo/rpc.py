@@ -1,8 +1,8 @@
 """Part of Kubo's RPC API (docs.ipfs.tech/reference/kubo/rpc) over a Kubo node that has none.
 
 It keeps Kubo's habits, the awkward ones too: POST only, nothing for browsers, errors as 500 with a JSON body, waiting
-for ever without `timeout`, and an archive that breaks off under status 200 when a block is missing. What it does not know
-how to do it refuses; Kubo has many more commands and options.
+for ever without `timeout`, and an archive that breaks off under status 200 when a block is missing. What it cannot do
+it refuses; Kubo has many more commands and options.
 """
 
 from __future__ import annotations
@@ -10,20 +10,27 @@ from __future__ import annotations
 import asyncio
 import json
 import platform
-import re
-import shutil
-import tempfile
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from aiohttp import BodyPartReader, web
+from aiohttp import web
 
 from poi.testnet.kubo.libkubo import KUBO_VERSION, KuboFailed
 from poi.testnet.kubo.node import PUT_AT_ONCE, Kubo
-from shared import base58
+from poi.testnet.kubo.requests import (
+    RpcRefused,
+    argument,
+    canonical,
+    cid_of,
+    files_of,
+    first_file,
+    flag,
+    name_of,
+    not_here,
+    timeout_of,
+)
 from shared.adapters.content.archive import archive
 from shared.content.car import car_header, read_car
 from shared.content.cid import Block, Codec, decode_cid, encode_cid, make_block
@@ -35,22 +42,10 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 LARGEST_BLOCK: Final = 1 << 20  # that Kubo 0.22 takes in by block/put
 LARGEST_CHUNK: Final = 1 << 20
-_READ_BYTES: Final = 1 << 18
 _TEXT: Final = {"Content-Type": "text/plain", "X-Stream-Output": "1"}
 _LINES: Final = {"Content-Type": "application/json", "X-Chunked-Output": "1"}
-_DURATION: Final = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
-_SECONDS: Final = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-_TRUE, _FALSE = {"1", "t", "T", "TRUE", "true", "True"}, {"0", "f", "F", "FALSE", "false", "False"}
 _SOME_CID: Final = make_block(Codec.RAW, b"").cid
 _ROOT_OFFSET: Final = car_header(_SOME_CID).index(encode_cid(_SOME_CID))  # where a CAR with one root names it
-
-
-class RpcRefused(Exception):
-    """What the caller is told."""
-
-    def __init__(self, said: str, status: int = 500) -> None:
-        super().__init__(said)
-        self.status = status
 
 
 class Rpc:
@@ -99,7 +94,7 @@ class Rpc:
         )
 
     async def _swarm_connect(self, request: web.Request) -> web.Response:
-        address = _argument(request)
+        address = argument(request)
         await self._kubo.connect(address)
         return web.json_response({"Strings": [f"connect {address.rpartition('/')[2]} success"]})
 
@@ -109,45 +104,45 @@ class Rpc:
 
     # --- blocks ----------------------------------------------------------------------------------
     async def _block(self, request: web.Request, cid: Cid) -> Block:
-        if not _flag(request, "offline", default=False):
-            return await self._kubo.fetch_block(cid, _timeout(request))
+        if not flag(request, "offline", default=False):
+            return await self._kubo.fetch_block(cid, timeout_of(request))
         block = await self._kubo.read(cid)
         if block is None:
-            raise _not_here(cid)
+            raise not_here(cid)
         return block
 
     async def _block_get(self, request: web.Request) -> web.Response:
-        block = await self._block(request, _cid(request))
+        block = await self._block(request, cid_of(request))
         return web.Response(body=block.data, headers=_TEXT)
 
     async def _block_stat(self, request: web.Request) -> web.Response:
-        block = await self._block(request, _cid(request))
+        block = await self._block(request, cid_of(request))
         return web.json_response({"Key": block.cid, "Size": len(block.data)})
 
     async def _block_put(self, request: web.Request) -> web.Response:
         codec = {"raw": Codec.RAW, "dag-pb": Codec.DAG_PB}.get(request.query.get("cid-codec", "raw"))
         if codec is None or request.query.get("mhtype", "sha2-256") != "sha2-256":
             raise RpcRefused("this node puts blocks of raw and dag-pb under sha2-256")
-        async with _first_file(request) as stream:
+        async with first_file(request) as stream:
             data = await asyncio.to_thread(stream.read, LARGEST_BLOCK + 1)
-        if len(data) > LARGEST_BLOCK and not _flag(request, "allow-big-block", default=False):
+        if len(data) > LARGEST_BLOCK and not flag(request, "allow-big-block", default=False):
             raise RpcRefused("produced block is over 1MiB: big blocks can't be exchanged with other peers")
         block = make_block(codec, data)
         await self._kubo.put([block])
-        if _flag(request, "pin", default=False):
-            await self._kubo.pin(block.cid, _timeout(request))
+        if flag(request, "pin", default=False):
+            await self._kubo.pin(block.cid, timeout_of(request))
         return web.json_response({"Key": block.cid, "Size": len(data)})
 
     # --- files -----------------------------------------------------------------------------------
     async def _file(self, request: web.Request, root: Cid) -> None:
         """Makes sure that it is all here."""
-        if not _flag(request, "offline", default=False):
-            await self._kubo.fetch_file(root, _timeout(request))
+        if not flag(request, "offline", default=False):
+            await self._kubo.fetch_file(root, timeout_of(request))
         elif not await self._kubo.is_complete(root):
-            raise _not_here(root)
+            raise not_here(root)
 
     async def _cat(self, request: web.Request) -> web.StreamResponse:
-        root = _cid(request)
+        root = cid_of(request)
         await self._file(request, root)
         return await _streamed(request, _TEXT, self._content(root))
 
@@ -159,30 +154,32 @@ class Rpc:
     async def _held(self, cid: Cid) -> Block:
         block = await self._kubo.read(cid)
         if block is None:
-            raise _not_here(cid)
+            raise not_here(cid)
         return block
 
     async def _add(self, request: web.Request) -> web.StreamResponse:
         make = self._importer(request)
 
         async def lines() -> AsyncGenerator[bytes, None]:
-            async for name, path in _files(request):
+            async for name, path in files_of(request):
                 cid, total = await make(path)
-                yield _line({"Name": name or cid, "Hash": cid, "Size": str(total)})
+                size = {} if total is None else {"Size": str(total)}
+                yield _line({"Name": name or cid, "Hash": cid, **size})
 
         return await _streamed(request, _LINES, lines())
 
-    def _importer(self, request: web.Request) -> Callable[[Path], Awaitable[tuple[str, int]]]:
-        """Of a file to (CID, bytes of all its blocks), as the options say; version 0 is made by Kubo itself."""
+    def _importer(self, request: web.Request) -> Callable[[Path], Awaitable[tuple[str, int | None]]]:
+        """Of a file to (CID, bytes of all its blocks), as the options say; version 0 is made by Kubo itself, which
+        does not say how many bytes."""
         query = request.query
         for option in ("trickle", "wrap-with-directory", "inline", "nocopy", "preserve-mode", "preserve-mtime"):
-            if _flag(request, option, default=False):
+            if flag(request, option, default=False):
                 raise RpcRefused(f"this node cannot add with {option}")
         if query.get("hash", "sha2-256") != "sha2-256":
             raise RpcRefused("this node adds with sha2-256 alone")
-        is_pinned, is_kept = _flag(request, "pin", default=True), not _flag(request, "only-hash", default=False)
+        is_pinned, is_kept = flag(request, "pin", default=True), not flag(request, "only-hash", default=False)
         is_v1 = query.get("cid-version", "0") == "1"
-        has_raw_leaves = _flag(request, "raw-leaves", default=is_v1)
+        has_raw_leaves = flag(request, "raw-leaves", default=is_v1)
         chunker = query.get("chunker", f"size-{UNIXFS_V1_CLASSIC.chunk_bytes}")
         max_links = int(query.get("max-file-links", UNIXFS_V1_CLASSIC.max_links))
         name, _, size = chunker.partition("-")
@@ -191,16 +188,15 @@ class Rpc:
         profile = Profile("as asked", int(size), max_links)
         if is_v1 and has_raw_leaves:
 
-            async def by_us(path: Path) -> tuple[str, int]:
+            async def by_us(path: Path) -> tuple[str, int | None]:
                 return await self._build(path, profile, is_kept=is_kept, is_pinned=is_pinned)
 
             return by_us
         if is_v1 or has_raw_leaves or (profile.chunk_bytes, max_links) != _OF_VERSION_0:
             raise RpcRefused("this node adds version 0 as Kubo does by itself, or version 1 with raw leaves")
 
-        async def by_kubo(path: Path) -> tuple[str, int]:
-            cid = await self._kubo.add(path, only_hash=not is_kept)
-            return cid, path.stat().st_size
+        async def by_kubo(path: Path) -> tuple[str, int | None]:
+            return await self._kubo.add(path, only_hash=not is_kept), None
 
         return by_kubo
 
@@ -235,7 +231,7 @@ class Rpc:
     async def _dag_export(self, request: web.Request) -> web.StreamResponse:
         """The whole file is fetched first. What cannot be had in time ends the archive where Kubo's would end, in order
         and under status 200; Kubo says so in a trailer, which aiohttp has no way to send."""
-        root = _cid(request)
+        root = cid_of(request)
         try:
             await self._file(request, root)
         except (RpcRefused, KuboFailed, TimeoutError):
@@ -244,13 +240,13 @@ class Rpc:
         return await _streamed(request, _TEXT, archive(root, self._held))
 
     async def _dag_import(self, request: web.Request) -> web.StreamResponse:
-        async with _first_file(request) as stream:
+        async with first_file(request) as stream:
             root = await asyncio.to_thread(_root_of, stream)
             count, total = await self._import(read_car(stream, root))
-        lines = []
-        if _flag(request, "pin-roots", default=True):
+        lines: list[object] = []
+        if flag(request, "pin-roots", default=True):
             lines.append({"Root": {"Cid": {"/": root}, "PinErrorMsg": await self._pin_offline(root)}})
-        if _flag(request, "stats", default=False):
+        if flag(request, "stats", default=False):
             lines.append({"Stats": {"BlockCount": count, "BlockBytesCount": total}})
         return web.Response(body=b"".join(map(_line, lines)), headers=_LINES)
 
@@ -268,20 +264,20 @@ class Rpc:
     async def _pin_offline(self, root: Cid) -> str:
         """What went wrong, or nothing: an import asks nobody else for what its archive lacks."""
         if not await self._kubo.is_complete(root):
-            return str(_not_here(root))
+            return str(not_here(root))
         await self._kubo.pin(root, None)
         return ""
 
     # --- pins ------------------------------------------------------------------------------------
     async def _pin_add(self, request: web.Request) -> web.Response:
-        root = _cid(request)
+        root = cid_of(request)
         await self._file(request, root)
-        await self._kubo.pin(root, _timeout(request))
+        await self._kubo.pin(root, timeout_of(request))
         return web.json_response({"Pins": [root]})
 
     async def _pin_rm(self, request: web.Request) -> web.Response:
-        root = _name(_argument(request))
-        _canonical(root)
+        root = name_of(argument(request))
+        canonical(root)
         if not await self._kubo.unpin(root):
             raise RpcRefused("not pinned or pinned indirectly")
         return web.json_response({"Pins": [root]})
@@ -290,13 +286,13 @@ class Rpc:
         wanted, one = request.query.get("type", "all"), request.query.get("arg")
         pins = await self._kubo.pins()
         if one is not None:
-            name = _name(one)
-            _canonical(name)
+            name = name_of(one)
+            canonical(name)
             if name not in pins or wanted not in ("all", pins[name]):
                 raise RpcRefused(f"path '{one}' is not pinned")
             pins = {name: pins[name]}
         shown = {cid: kind for cid, kind in pins.items() if wanted in ("all", kind)}
-        if _flag(request, "stream", default=False):
+        if flag(request, "stream", default=False):
             lines = b"".join(_line({"Cid": cid, "Type": kind}) for cid, kind in shown.items())
             return web.Response(body=lines, headers=_LINES)
         return web.json_response({"Keys": {cid: {"Type": kind} for cid, kind in shown.items()}})
@@ -349,91 +345,6 @@ async def _streamed(
         return response
     finally:
         await parts.aclose()
-
-
-def _argument(request: web.Request) -> str:
-    try:
-        return request.query["arg"]
-    except KeyError:
-        raise RpcRefused('argument "ipfs-path" is required', 400) from None
-
-
-def _cid(request: web.Request) -> Cid:
-    return _canonical(_name(_argument(request)))
-
-
-def _name(path: str) -> str:
-    return path.removeprefix("/ipfs/")
-
-
-def _canonical(name: str) -> Cid:
-    """Version 0 as its version 1: the same blocks."""
-    try:
-        if name.startswith("Qm"):
-            return decode_cid(bytes((1, Codec.DAG_PB)) + base58.decode(name))
-        encode_cid(Cid(name))
-    except CodecError as error:
-        raise RpcRefused(f'invalid path "{name}": invalid CID: {error}') from None
-    return Cid(name)
-
-
-def _flag(request: web.Request, name: str, *, default: bool) -> bool:
-    """As Go's ParseBool: clients send true, True, 1."""
-    text = request.query.get(name)
-    if text is None:
-        return default
-    if text in _TRUE:
-        return True
-    if text in _FALSE:
-        return False
-    raise RpcRefused(f'Could not convert value "{text}" to type "bool" (for option "-{name}")', 400)
-
-
-def _timeout(request: web.Request) -> float | None:
-    """In seconds, from Go's way of writing it: 30s, 1m30s, 500ms. None: for ever."""
-    text = request.query.get("timeout")
-    if text is None:
-        return None
-    parts = _DURATION.findall(text)
-    if not parts or "".join(number + unit for number, unit in parts) != text:
-        raise RpcRefused(f'time: invalid duration "{text}"')
-    return sum(float(number) * _SECONDS[unit] for number, unit in parts)
-
-
-def _not_here(cid: Cid) -> RpcRefused:
-    return RpcRefused(f"block was not found locally (offline): ipld: could not find {cid}")
-
-
-# --- what is sent to it --------------------------------------------------------------------------
-async def _files(request: web.Request) -> AsyncIterator[tuple[str, Path]]:
-    """(name, file) of each part of a multipart body, one at a time on the disk."""
-    if not request.content_type.startswith("multipart/"):
-        raise RpcRefused('file argument "path" is required', 400)
-    folder = Path(tempfile.mkdtemp(prefix="poi-kubo-"))
-    try:
-        async for part in await request.multipart():
-            if not isinstance(part, BodyPartReader):
-                raise RpcRefused("parts within parts", 400)
-            path = folder / "part"
-            with path.open("wb") as sink:
-                while chunk := await part.read_chunk(_READ_BYTES):
-                    await asyncio.to_thread(sink.write, chunk)
-            yield part.filename or "", path
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-@asynccontextmanager
-async def _first_file(request: web.Request) -> AsyncIterator[BinaryIO]:
-    files = _files(request)
-    try:
-        async for _, path in files:
-            with path.open("rb") as stream:
-                yield stream
-            return
-        raise RpcRefused('file argument "path" is required', 400)
-    finally:
-        await files.aclose()  # type: ignore[attr-defined]
 
 
 def _root_of(stream: BinaryIO) -> Cid:

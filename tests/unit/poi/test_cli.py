@@ -39,7 +39,7 @@ def run() -> Run:
 
 @pytest.fixture
 def install(monkeypatch: pytest.MonkeyPatch) -> Install:
-    """Put a function in the place of `poi.run.run_role`, `poi.testnet.main` or `poi.deploy.main`."""
+    """Put a function in the place of `poi.run.run_role`, `poi.testnet.command.main` or `poi.deploy.main`."""
 
     def install(name: str, function: Any) -> None:
         module, _, attribute = name.rpartition(".")
@@ -124,7 +124,7 @@ def test_ctrl_c_ends_quietly(run: Run, install: Install, capsys: pytest.CaptureF
     def interrupted(*_: object) -> int:
         raise KeyboardInterrupt
 
-    install("poi.testnet.main", interrupted)
+    install("poi.testnet.command.main", interrupted)
     assert run("testnet") == 130
     assert capsys.readouterr().err == ""
 
@@ -139,7 +139,7 @@ def test_the_testnet_gets_its_options(run: Run, install: Install, tmp_path: Path
         calls.append((operators, tasks, cheats, json_path, keep_running, folder))
         return len(calls) - 1
 
-    install("poi.testnet.main", main)
+    install("poi.testnet.command.main", main)
     assert run("testnet") == 0
     path = tmp_path / "result.json"
     options = ["--operators", 32, "--tasks", 20, "--cheats", 0, "--json", path, "--keep-running", "--folder", tmp_path]
@@ -161,7 +161,7 @@ def test_the_testnet_gets_its_options(run: Run, install: Install, tmp_path: Path
 def test_a_wrong_option_is_refused(
     run: Run, install: Install, options: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    install("poi.testnet.main", lambda *_: pytest.fail("it started"))
+    install("poi.testnet.command.main", lambda *_: pytest.fail("it started"))
     assert run("testnet", *options) == 2
     assert options[0] in capsys.readouterr().err
 
