@@ -56,9 +56,14 @@ def main(
 
     async def until_signalled() -> None:
         stop = asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):  # else Go would swallow them
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        await run(repo, rpc, swarm, lambda ready: print(f"ready {ready.url} {ready.address}", flush=True), stop)
+
+        def listen(ready: Ready) -> None:
+            # Not before: Go takes the signals when it is loaded, and swallows them.
+            for number in (signal.SIGTERM, signal.SIGINT):
+                asyncio.get_running_loop().add_signal_handler(number, stop.set)
+            print(f"ready {ready.url} {ready.address}", flush=True)
+
+        await run(repo, rpc, swarm, listen, stop)
 
     code = 0
     try:

