@@ -19,7 +19,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-PRELOAD = ["poi.run", "poi.testnet.lies", "poi.testnet.processes"]
+PRELOAD = ["poi.run", "poi.testnet.lies", "poi.testnet.processes", "poi.testnet.kubo.process"]
 STOP_SECONDS = 3.0  # of the five that Ctrl-C may take
 CHILD_SECONDS = 1.5  # a node that is up stops in half of it; one that is still starting has nothing to bring to rest
 HUNG = 3

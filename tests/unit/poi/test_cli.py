@@ -133,18 +133,16 @@ def test_ctrl_c_ends_quietly(run: Run, install: Install, capsys: pytest.CaptureF
 def test_the_testnet_gets_its_options(run: Run, install: Install, tmp_path: Path) -> None:
     calls: list[tuple[Any, ...]] = []
 
-    def main(
-        operators: int, tasks: int, cheats: int, json_path: Path | None, keep_running: bool, folder: Path | None
-    ) -> int:
-        calls.append((operators, tasks, cheats, json_path, keep_running, folder))
+    def main(*arguments: object) -> int:
+        calls.append(arguments)
         return len(calls) - 1
 
     install("poi.testnet.command.main", main)
     assert run("testnet") == 0
     path = tmp_path / "result.json"
     options = ["--operators", 32, "--tasks", 20, "--cheats", 0, "--json", path, "--keep-running", "--folder", tmp_path]
-    assert run("testnet", *options) == 1
-    assert calls == [(4, 6, 3, None, False, None), (32, 20, 0, path, True, tmp_path)]
+    assert run("testnet", *options, "--store", "kubo") == 1
+    assert calls == [(4, 6, 3, None, False, None, "embedded"), (32, 20, 0, path, True, tmp_path, "kubo")]
 
 
 @pytest.mark.parametrize(
@@ -154,6 +152,7 @@ def test_the_testnet_gets_its_options(run: Run, install: Install, tmp_path: Path
         ["--operators", "33"],
         ["--tasks", "0"],
         ["--cheats", "-1"],
+        ["--store", "ipfs"],
         ["--unknown"],
     ],
     ids=" ".join,

