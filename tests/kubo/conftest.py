@@ -10,7 +10,7 @@ import pytest
 from poi.testnet.kubo.libkubo import library_file
 from poi.testnet.kubo.process import KuboProcess
 from shared.errors import ConfigError
-from tests.kubo_support import Pair, connect
+from tests.real_kubo import Pair, connect
 
 Launch = Callable[[Path], KuboProcess]
 

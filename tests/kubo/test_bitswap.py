@@ -10,7 +10,7 @@ from shared import base58
 from shared.content.cid import Codec, codec_of, decode_link
 from shared.content.unixfs import UNIXFS_V1_2025, UNIXFS_V1_CLASSIC
 from tests.content_support import VECTORS, content_of
-from tests.kubo_support import ABSENT, ask, cid_version_0, connect, import_file, read_repo, refusal, rpc
+from tests.real_kubo import ABSENT, ask, cid_version_0, connect, import_file, read_repo, refusal, rpc
 
 KIB, MIB = 1 << 10, 1 << 20
 SIZES = [0, 1, 255 * KIB, 256 * KIB, 257 * KIB, MIB, 10 * MIB]

@@ -16,7 +16,7 @@ from shared import base58
 from shared.content.cid import Codec, decode_link, make_block
 from shared.content.unixfs import UNIXFS_V1_2025
 from tests.content_support import Blocks, content_of
-from tests.kubo_support import ABSENT, ask, car, import_file, refusal, rpc
+from tests.real_kubo import ABSENT, ask, car, import_file, refusal, rpc
 
 ADD = {"cid_version": 1, "raw_leaves": "true"}
 MIB = 1 << 20
