@@ -18,7 +18,6 @@ from rich.live import Live
 from poi import fees
 from poi.client import PoiClient
 from poi.testnet.drive import Run, drive
-from poi.testnet.kubo.libkubo import library_file
 from poi.testnet.money import Books
 from poi.testnet.network import PERFORMER, LocalNetwork, Store, open_network
 from poi.testnet.plan import Errand, plan
@@ -47,11 +46,8 @@ def main(
     """The exit code: 0 only if the chain approved every honest task, and rejected and slashed every lie, and if
     every wei of fees and slashes is where it belongs.
 
-    `folder` keeps the nodes' keys, data and logs; without it they go with the network. Raises `ConfigError` when
-    `store` is kubo and no Kubo is installed.
+    `folder` keeps the nodes' keys, data and logs; without it they go with the network.
     """
-    if store == "kubo":
-        library_file()
     console, errands = _console(), plan(tasks, cheats)
     with contextlib.ExitStack() as stack:
         if folder is None:

