@@ -1,4 +1,4 @@
-"""Our Kubo backend over real Kubo nodes: what one operator's node has, the others' fetch by bitswap alone."""
+"""The suite of all content stores over real Kubo nodes: what one operator's node has, the others' fetch by bitswap."""
 
 from __future__ import annotations
 
@@ -12,18 +12,16 @@ import pytest
 from poi.testnet.kubo.daemon import Ready
 from poi.testnet.kubo.process import KuboProcess
 from shared.adapters.content.kubo.blocks import KuboBlocks
-from shared.adapters.content.kubo.publisher import KuboPublisher
 from shared.adapters.content.kubo.rpc import KuboRpc
 from shared.adapters.content.kubo.source import KuboSource, Peers
 from shared.adapters.content.store import NodeContentStore
-from shared.constants import CHUNK_BYTES
 from shared.content.unixfs import UNIXFS_V1_CLASSIC
 from shared.errors import ContentUnavailable
-from shared.interfaces import PublishState, Source
+from shared.interfaces import Source
 from shared.types import Address, Cid, Ref
 from tests.conformance import test_content as suite
 from tests.content_support import LIMIT_SECONDS, OPERATORS, Blocks, EmbeddedNetwork, content_of
-from tests.real_kubo import ask, read_repo, rpc
+from tests.real_kubo import ask, read_repo
 
 MIB = 1 << 20
 LIMITS = {"max_bytes": 1 << 30, "timeout_seconds": LIMIT_SECONDS}
@@ -158,18 +156,3 @@ async def test_a_node_that_is_gone_is_named_as_gone(launch, stack, tmp_path):
     with pytest.raises(ContentUnavailable) as failed:
         await store.get(ref.cid, **LIMITS)
     assert all("does not answer" in cause for cause in failed.value.causes.values())
-
-
-async def test_what_is_published_to_a_node_is_pinned_there_and_others_get_it(stack, pair, tmp_path):
-    (tmp_path / "file").write_bytes(content_of(2 * CHUNK_BYTES)[::-1])
-    network = EmbeddedNetwork(tmp_path / "embedded")
-    stack.push_async_callback(network.close)
-    store = await network.start(0)
-    ref = await store.add_file(tmp_path / "file")
-    api = await stack.enter_async_context(KuboRpc(pair.a.url))
-    publisher = KuboPublisher(api, store)
-    receipt = await publisher.publish(ref)
-    assert receipt.state is PublishState.PINNED
-    assert await publisher.status(receipt) == receipt
-    assert ask(pair.a, "pin/ls", arg=ref.cid, type="recursive")["Keys"] == {ref.cid: {"Type": "recursive"}}
-    assert rpc(pair.b, "cat", arg=ref.cid, timeout="20s") == (200, content_of(2 * CHUNK_BYTES)[::-1])
