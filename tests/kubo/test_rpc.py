@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from poi.testnet.kubo.libkubo import KuboFailed
+from poi.testnet.kubo.node import PUT_AT_ONCE
 from poi.testnet.kubo.rpc import LARGEST_BLOCK
 from shared import base58
 from shared.content.cid import Codec, decode_link, make_block
-from shared.content.unixfs import UNIXFS_V1_2025
+from shared.content.unixfs import UNIXFS_V1_2025, Profile
 from tests.content_support import Blocks, content_of
 from tests.real_kubo import ABSENT, ask, car, import_file, refusal, rpc
 
@@ -127,6 +128,15 @@ def test_what_is_added_is_pinned_unless_said_otherwise(pair):
         assert ask(pair.a, "pin/rm", arg=pinned) == {"Pins": [pinned]}
         assert refusal(pair.a, "pin/rm", arg=pinned) == "not pinned or pinned indirectly"
         assert refusal(pair.a, "pin/ls", arg=pinned) == f"path '{pinned}' is not pinned"
+
+
+@pytest.mark.parametrize("leaves", [PUT_AT_ONCE - 1, PUT_AT_ONCE])
+def test_files_are_added_whole_whatever_fills_the_last_batch(pair, leaves):
+    data = content_of(leaves * 1000)
+    options = ADD | {"chunker": "size-1000", "max_file_links": 1000}
+    root = ask(pair.a, "add", upload=data, **options)["Hash"]
+    assert root == Blocks().file(data, Profile("as asked", 1000, 1000))
+    assert rpc(pair.b, "cat", arg=root, timeout="20s") == (200, data)
 
 
 def test_a_name_of_version_0_and_a_path_name_the_same(pair):

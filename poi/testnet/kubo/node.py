@@ -34,6 +34,7 @@ T = TypeVar("T")
 MAX_ABANDONED: Final = 32
 _FETCH_THREADS: Final = 2 * MAX_ABANDONED
 _DISK_THREADS: Final = 8
+MAX_CONTACTS: Final = 64  # the last ones: as many operators as a testnet has, twice
 PUT_AT_ONCE: Final = 16  # blocks, 16 MiB as a rule
 KNOWN_SECONDS: Final = 0.25  # a node that knows of a block reads it in a millisecond
 FEED_SECONDS: Final = 20.0  # 30 ms on a quiet machine, the feeder's start included
@@ -142,7 +143,10 @@ class Kubo:
 
     async def connect(self, address: str) -> None:
         await self._call(self.node.connect, address)
+        self._contacts.pop(address, None)
         self._contacts[address] = None
+        if len(self._contacts) > MAX_CONTACTS:
+            del self._contacts[next(iter(self._contacts))]
 
     async def _fetch(self, cid: Cid, timeout_seconds: float | None) -> None:
         async with asyncio.timeout(timeout_seconds):

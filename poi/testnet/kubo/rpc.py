@@ -212,7 +212,7 @@ class Rpc:
                 flush()
 
         def flush() -> None:
-            if is_kept:
+            if is_kept and blocks:
                 asyncio.run_coroutine_threadsafe(self._kubo.put(tuple(blocks)), loop).result()
             blocks.clear()
 
