@@ -8,14 +8,14 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import aiohttp
 
 from poi.deployment import POLL_SECONDS, Member, Model, deploy_network, make_keys, write_config
+from poi.testnet.ipfs import IpfsNodes, content_settings
 from poi.testnet.kubo.daemon import Ready
 from poi.testnet.kubo.libkubo import library_file
-from poi.testnet.kubo.process import KuboProcess
 from poi.testnet.plan import MODEL_NAMES, MODELS, model_folder
 from poi.testnet.processes import NodeProcess, Supervisor
 from shared.adapters import deploy
@@ -110,7 +110,7 @@ async def open_network(
                 member,
                 anvil.url,
                 deployment,
-                content={"private_networks": LOOPBACK} | _content_of(kubos.get(member.name)),
+                content={"private_networks": LOOPBACK} | content_settings(kubos.get(member.name)),
                 performer=own,
                 log={"format": "console"},
             )
@@ -141,44 +141,6 @@ async def open_network(
             supervisor=supervisor,
             kubos=kubos,
         )
-
-
-class IpfsNodes:
-    """A Kubo node for each member, in its folder."""
-
-    def __init__(self) -> None:
-        self._processes: dict[str, KuboProcess] = {}
-        self._starting: asyncio.Task[None] | None = None
-
-    def start(self, members: list[Member]) -> None:
-        """Returns at once."""
-        # In a thread: the first process waits until the server that forks it has imported.
-        self._starting = asyncio.create_task(asyncio.to_thread(self._start, members))
-
-    def _start(self, members: list[Member]) -> None:
-        for member in members:
-            self._processes[member.name] = KuboProcess(member.folder / "kubo")
-
-    async def wait(self) -> dict[str, Ready]:
-        """Where each is, by its member's name. Raises `KuboFailed`."""
-        if self._starting is not None:
-            await asyncio.shield(self._starting)
-        return {name: await asyncio.to_thread(process.wait) for name, process in self._processes.items()}
-
-    def check_alive(self) -> None:
-        for name, one in self._processes.items():
-            if not one.process.is_alive():
-                raise NetworkFailed(f"the IPFS node of {name} ended by itself; see {one.repo / 'kubo.log'}")
-
-    async def stop(self) -> None:
-        if self._starting is not None:
-            await asyncio.wait([self._starting])
-        await asyncio.gather(*(asyncio.to_thread(process.stop) for process in self._processes.values()))
-
-
-def _content_of(kubo: Ready | None) -> dict[str, Any]:
-    """The member's settings: its own IPFS node, which others may fetch its proofs from as well."""
-    return {} if kubo is None else {"store": "kubo", "kubo_url": kubo.url, "sources": [kubo.address]}
 
 
 def _make_members(folder: Path, attesters: int) -> list[Member]:
