@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import combinations
 from typing import Any
+
+import aiohttp
 
 from poi.deployment import Member
 from poi.testnet.kubo.daemon import Ready
 from poi.testnet.kubo.libkubo import KuboFailed
 from poi.testnet.kubo.process import KuboProcess
+
+CONNECT_SECONDS = 20.0  # milliseconds on a quiet machine
 
 
 class IpfsNodes:
@@ -28,10 +33,12 @@ class IpfsNodes:
             self._processes[member.name] = KuboProcess(member.folder / "kubo")
 
     async def wait(self) -> dict[str, Ready]:
-        """Where each is, by its member's name. Raises `KuboFailed`."""
+        """Where each is, by its member's name; all are connected. Raises `KuboFailed`."""
         if self._starting is not None:
             await asyncio.shield(self._starting)
-        return {name: await asyncio.to_thread(process.wait) for name, process in self._processes.items()}
+        nodes = {name: await asyncio.to_thread(process.wait) for name, process in self._processes.items()}
+        await _connect(list(nodes.values()))
+        return nodes
 
     def check_alive(self) -> None:
         """Raises `KuboFailed`."""
@@ -43,6 +50,22 @@ class IpfsNodes:
         if self._starting is not None:
             await asyncio.wait([self._starting])
         await asyncio.gather(*(asyncio.to_thread(process.stop) for process in self._processes.values()))
+
+
+async def _connect(nodes: list[Ready]) -> None:
+    """Each with each, as nodes of the public network would find one another; these have nobody to ask."""
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=CONNECT_SECONDS)) as session:
+
+        async def dial(node: Ready, other: Ready) -> None:
+            try:
+                async with session.post(f"{node.url}/api/v0/swarm/connect", params={"arg": other.address}) as response:
+                    said = await response.text()
+            except (aiohttp.ClientError, TimeoutError) as error:
+                raise KuboFailed(f"the IPFS node at {node.url} does not answer: {type(error).__name__}") from None
+            if response.status != 200:
+                raise KuboFailed(f"the IPFS node at {node.url} cannot reach another: {said}")
+
+        await asyncio.gather(*(dial(node, other) for node, other in combinations(nodes, 2)))
 
 
 def content_settings(kubo: Ready | None) -> dict[str, Any]:
