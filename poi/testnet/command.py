@@ -19,7 +19,7 @@ from poi import fees
 from poi.client import PoiClient
 from poi.testnet.drive import Run, drive
 from poi.testnet.money import Books
-from poi.testnet.network import PERFORMER, LocalNetwork, open_network
+from poi.testnet.network import PERFORMER, LocalNetwork, Store, open_network
 from poi.testnet.plan import Errand, plan
 from poi.testnet.report import fee_table, print_summary, stake_table, task_table, write_json
 from poi.testnet.requester import open_requester
@@ -35,7 +35,13 @@ DEMO_TASKS = 100  # that its requester's deposit covers
 
 
 def main(
-    operators: int, tasks: int, cheats: int, json_path: Path | None, keep_running: bool, folder: Path | None = None
+    operators: int,
+    tasks: int,
+    cheats: int,
+    json_path: Path | None,
+    keep_running: bool,
+    folder: Path | None = None,
+    store: Store = "embedded",
 ) -> int:
     """The exit code: 0 only if the chain approved every honest task, and rejected and slashed every lie, and if
     every wei of fees and slashes is where it belongs.
@@ -47,14 +53,20 @@ def main(
         if folder is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="poi-testnet-")))
         try:
-            return asyncio.run(_main(console, folder, operators, errands, json_path, keep_running))
+            return asyncio.run(_main(console, folder, operators, errands, json_path, keep_running, store))
         except asyncio.CancelledError:  # by `_end_on_signals`
             console.print("Stopped. Everything it started has ended.")
             return INTERRUPTED
 
 
 async def _main(
-    console: Console, folder: Path, operators: int, errands: list[Errand], json_path: Path | None, keep_running: bool
+    console: Console,
+    folder: Path,
+    operators: int,
+    errands: list[Errand],
+    json_path: Path | None,
+    keep_running: bool,
+    store: Store,
 ) -> int:
     started = time.monotonic()
     logging.configure(LogConfig(level="warning", format="console"), "testnet", "nobody")
@@ -63,7 +75,7 @@ async def _main(
     def say(text: str) -> None:
         console.print(f"[dim]{time.monotonic() - started:5.1f} s[/dim]  {text}", highlight=False)
 
-    async with open_network(folder, operators, say) as network:
+    async with open_network(folder, operators, say, store=store) as network:
         runs = [Run(errand) for errand in errands]
         books = await _drive_live(console, network, runs)
         wall_seconds = time.monotonic() - started
@@ -107,7 +119,8 @@ async def _stay(console: Console, network: LocalNetwork, folder: Path) -> None:
     console.print("\nIt stays up until Ctrl-C.")
     console.print(f"  chain      {network.chain_url}  (attestation center 0x{network.deployment.center.hex()})")
     for member in network.members:
-        console.print(f"  {member.name:<10} {member.url}")
+        ipfs = network.kubos.get(member.name)
+        console.print(f"  {member.name:<10} {member.url}{f'  its IPFS node: {ipfs.url}' if ipfs else ''}")
     secret = secrets.token_bytes(32)
     async with open_requester(network, secret) as requester:
         await requester.deposit({network.member(PERFORMER).address: DEMO_TASKS})

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import aiohttp
 
 from poi.deployment import POLL_SECONDS, Member, Model, deploy_network, make_keys, write_config
+from poi.testnet.ipfs import IpfsNodes, content_settings
+from poi.testnet.kubo.daemon import Ready
+from poi.testnet.kubo.libkubo import library_file
 from poi.testnet.plan import MODEL_NAMES, MODELS, model_folder
 from poi.testnet.processes import NodeProcess, Supervisor
 from shared.adapters import deploy
@@ -28,6 +32,9 @@ LOOPBACK = ["127.0.0.0/8"]  # where all gateways of this network lie
 FEES = Fees(performer=10**15, attesters=4 * 10**14, aggregator=10**14)
 MINIMUM_STAKE_WEI = 10**16  # so little that the liar is still an operator when all its lies have cost it a tenth each
 PERFORMER, LIAR, AGGREGATOR = "performer", "liar", "aggregator"
+
+Store = Literal["embedded", "kubo"]
+"""Where the nodes keep content: by themselves, or each in an IPFS node of its own."""
 
 
 class NetworkFailed(PoiError):
@@ -48,6 +55,7 @@ class LocalNetwork:
     events: EventReader
     content: EmbeddedContentStore  # of nobody: reads what the operators serve
     supervisor: Supervisor
+    kubos: Mapping[str, Ready]  # by their member's name; none with the embedded store
 
     def member(self, name: str) -> Member:
         return next(member for member in self.members if member.name == name)
@@ -58,9 +66,17 @@ class LocalNetwork:
 
 @asynccontextmanager
 async def open_network(
-    folder: Path, attesters: int, say: Callable[[str], None], *, block_seconds: float = 0.25
+    folder: Path,
+    attesters: int,
+    say: Callable[[str], None],
+    *,
+    block_seconds: float = 0.25,
+    store: Store = "embedded",
 ) -> AsyncIterator[LocalNetwork]:
-    """Everything started, registered and ready; everything ended and gone afterwards. Raises `PoiError`."""
+    """Everything started, registered and ready; everything ended and gone afterwards. Raises `PoiError`; `ConfigError`
+    when `store` is kubo and no Kubo is installed."""
+    if store == "kubo":
+        library_file()
     supervisor = Supervisor()
     supervisor.warm_up()
     async with AsyncExitStack() as stack:
@@ -68,6 +84,10 @@ async def open_network(
         say(f"chain at {anvil.url}")
         client = await stack.enter_async_context(EvmClient(anvil.url))
         members = await asyncio.to_thread(_make_members, folder, attesters)
+        ipfs = IpfsNodes()
+        stack.push_async_callback(ipfs.stop)
+        if store == "kubo":
+            ipfs.start(members)  # while the contracts are deployed
         models = [Model.read(model_folder(name)) for name in MODEL_NAMES]
         network = await deploy_network(
             client,
@@ -79,6 +99,9 @@ async def open_network(
         )
         deployment, definitions = network.deployment, dict(network.definitions)
         say(f"contracts deployed, {len(members)} operators registered, epoch 1 rolled")
+        kubos = await ipfs.wait()
+        if kubos:
+            say(f"{len(kubos)} IPFS nodes up, one for each node")
         stack.push_async_callback(supervisor.stop)
         for member in members:
             # Only the performer is handed the models: everybody else fetches them from it by CID.
@@ -87,14 +110,14 @@ async def open_network(
                 member,
                 anvil.url,
                 deployment,
-                content={"private_networks": LOOPBACK},
+                content={"private_networks": LOOPBACK} | content_settings(kubos.get(member.name)),
                 performer=own,
                 log={"format": "console"},
             )
             lying_about = MODELS if member.name == LIAR else None
             supervisor.start(member.name, member.role, config, lying_about=lying_about)
             await asyncio.sleep(0)  # starting blocks while the server imports: let Ctrl-C in between
-        await _wait_until_ready(supervisor, members, len(definitions))
+        await _wait_until_ready(supervisor, ipfs, members, len(definitions))
         say(f"{len(members)} nodes up, models fetched by CID and loaded")
         reader = EvmOperatorReader(client, deployment)
         content = await stack.enter_async_context(
@@ -116,6 +139,7 @@ async def open_network(
             events=EventReader(client, deployment, poll_seconds=POLL_SECONDS),
             content=content,
             supervisor=supervisor,
+            kubos=kubos,
         )
 
 
@@ -153,7 +177,7 @@ def _free_ports(count: int) -> list[int]:
             one.close()
 
 
-async def _wait_until_ready(supervisor: Supervisor, members: list[Member], definitions: int) -> None:
+async def _wait_until_ready(supervisor: Supervisor, ipfs: IpfsNodes, members: list[Member], definitions: int) -> None:
     """Until each node hears all others and, where it runs models, has them loaded."""
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2.0)) as session:
         try:
@@ -161,6 +185,7 @@ async def _wait_until_ready(supervisor: Supervisor, members: list[Member], defin
                 waiting = list(members)
                 while waiting:
                     _check_alive(supervisor)
+                    ipfs.check_alive()
                     ready = await asyncio.gather(*(_is_ready(session, m, len(members), definitions) for m in waiting))
                     waiting = [member for member, is_ready in zip(waiting, ready, strict=True) if not is_ready]
                     await asyncio.sleep(POLL_SECONDS)

@@ -19,7 +19,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-PRELOAD = ["poi.run", "poi.testnet.lies", "poi.testnet.processes"]
+PRELOAD = ["poi.run", "poi.testnet.lies", "poi.testnet.processes", "poi.testnet.kubo.process"]
 STOP_SECONDS = 3.0  # of the five that Ctrl-C may take
 CHILD_SECONDS = 1.5  # a node that is up stops in half of it; one that is still starting has nothing to bring to rest
 HUNG = 3
@@ -92,7 +92,7 @@ def run_child(role: str, config: Path, log_file: Path, lifeline: Connection, lyi
     """The child's whole life."""
     # Ctrl-C reaches the whole foreground group; who ends first is the supervisor's to order.
     os.setsid()
-    _redirect(log_file)
+    redirect(log_file)
     sys.exit(asyncio.run(_run(role, config, lifeline, lying_about)))
 
 
@@ -117,7 +117,8 @@ async def _run(role: str, config: Path, lifeline: Connection, lying_about: Path 
     return await run_role(role, load(config, environ={}), **arguments)
 
 
-def _redirect(log_file: Path) -> None:
+def redirect(log_file: Path) -> None:
+    """What this process prints goes into the file from now on, and what its libraries print."""
     descriptor = os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(descriptor, sys.stdout.fileno())
     os.dup2(descriptor, sys.stderr.fileno())

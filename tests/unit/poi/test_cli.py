@@ -39,7 +39,7 @@ def run() -> Run:
 
 @pytest.fixture
 def install(monkeypatch: pytest.MonkeyPatch) -> Install:
-    """Put a function in the place of `poi.run.run_role`, `poi.testnet.main` or `poi.deploy.main`."""
+    """Put a function in the place of `poi.run.run_role`, `poi.testnet.command.main` or `poi.deploy.main`."""
 
     def install(name: str, function: Any) -> None:
         module, _, attribute = name.rpartition(".")
@@ -124,7 +124,7 @@ def test_ctrl_c_ends_quietly(run: Run, install: Install, capsys: pytest.CaptureF
     def interrupted(*_: object) -> int:
         raise KeyboardInterrupt
 
-    install("poi.testnet.main", interrupted)
+    install("poi.testnet.command.main", interrupted)
     assert run("testnet") == 130
     assert capsys.readouterr().err == ""
 
@@ -133,18 +133,16 @@ def test_ctrl_c_ends_quietly(run: Run, install: Install, capsys: pytest.CaptureF
 def test_the_testnet_gets_its_options(run: Run, install: Install, tmp_path: Path) -> None:
     calls: list[tuple[Any, ...]] = []
 
-    def main(
-        operators: int, tasks: int, cheats: int, json_path: Path | None, keep_running: bool, folder: Path | None
-    ) -> int:
-        calls.append((operators, tasks, cheats, json_path, keep_running, folder))
+    def main(*arguments: object) -> int:
+        calls.append(arguments)
         return len(calls) - 1
 
-    install("poi.testnet.main", main)
+    install("poi.testnet.command.main", main)
     assert run("testnet") == 0
     path = tmp_path / "result.json"
     options = ["--operators", 32, "--tasks", 20, "--cheats", 0, "--json", path, "--keep-running", "--folder", tmp_path]
-    assert run("testnet", *options) == 1
-    assert calls == [(4, 6, 3, None, False, None), (32, 20, 0, path, True, tmp_path)]
+    assert run("testnet", *options, "--store", "kubo") == 1
+    assert calls == [(4, 6, 3, None, False, None, "embedded"), (32, 20, 0, path, True, tmp_path, "kubo")]
 
 
 @pytest.mark.parametrize(
@@ -154,6 +152,7 @@ def test_the_testnet_gets_its_options(run: Run, install: Install, tmp_path: Path
         ["--operators", "33"],
         ["--tasks", "0"],
         ["--cheats", "-1"],
+        ["--store", "ipfs"],
         ["--unknown"],
     ],
     ids=" ".join,
@@ -161,7 +160,7 @@ def test_the_testnet_gets_its_options(run: Run, install: Install, tmp_path: Path
 def test_a_wrong_option_is_refused(
     run: Run, install: Install, options: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    install("poi.testnet.main", lambda *_: pytest.fail("it started"))
+    install("poi.testnet.command.main", lambda *_: pytest.fail("it started"))
     assert run("testnet", *options) == 2
     assert options[0] in capsys.readouterr().err
 

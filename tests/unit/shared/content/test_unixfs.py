@@ -10,6 +10,7 @@ from contextlib import suppress
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from multiformats import CID, multihash
 
 from shared.constants import MAX_BLOCK_BYTES, MAX_DAG_DEPTH, MAX_LINKS
 from shared.content import unixfs
@@ -32,6 +33,23 @@ def test_a_file_gets_the_cid_that_others_give_it(vector):
     root, size = build_file(io.BytesIO(content), blocks.put, profile)
     assert (root, size) == (vector["cid"], vector["size"])
     assert blocks.read(root, max_bytes=size, min_bytes_per_node=1) == content
+
+
+@pytest.mark.parametrize("profile", unixfs.PROFILES.values(), ids=lambda profile: profile.name)
+@pytest.mark.parametrize("size", [0, 1, 255 << 10, 256 << 10, 257 << 10, 1 << 20, 10 << 20])
+def test_every_block_of_a_file_has_the_cid_that_an_independent_library_makes_of_it(profile, size):
+    blocks = Blocks()
+    root = blocks.file(content_of(size), profile)
+    names = {
+        CID("base32", 1, _codec_name(block), multihash.digest(block.data, "sha2-256")) for block in blocks.values()
+    }
+    assert {str(name) for name in names} == set(blocks)
+    links = [CID.decode(child) for block in blocks.values() for child, _ in read_node(block).children]
+    assert {*links, CID.decode(root)} == names
+
+
+def _codec_name(block: Block) -> str:
+    return "raw" if codec_of(block.cid) is Codec.RAW else "dag-pb"
 
 
 @given(st.binary(max_size=2000), PROFILES)
