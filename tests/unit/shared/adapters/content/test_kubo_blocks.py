@@ -10,13 +10,15 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
+from hypothesis import given
+from hypothesis import strategies as st
 
 from shared.adapters.content.kubo import blocks as module
 from shared.adapters.content.kubo.blocks import KuboBlocks
 from shared.adapters.content.kubo.rpc import KuboRpc
 from shared.constants import CHUNK_BYTES
 from shared.content.cid import Codec, make_block, parse_cid
-from shared.content.unixfs import PROFILES, UNIXFS_V1_2025, Profile
+from shared.content.unixfs import PROFILES, UNIXFS_V1_2025, Profile, file_blocks
 from shared.errors import ContentError, SourceFailed, StoreBusy, StoreError
 from shared.interfaces import Swept
 from shared.reasons import SourceFault
@@ -55,6 +57,15 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now = [time.time()]
     monkeypatch.setattr(module.time, "time", lambda: now[0])
     return now
+
+
+@given(st.binary(max_size=1000))
+def test_blocks_one_by_one_are_those_of_the_builder(data):
+    blocks = Blocks()
+    root = blocks.file(data, SMALL)
+    made = list(file_blocks(io.BytesIO(data), SMALL))
+    assert {block.cid: block for block in made} == blocks
+    assert made[-1].cid == root
 
 
 # --- writing -------------------------------------------------------------------------------------
