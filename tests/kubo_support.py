@@ -17,11 +17,13 @@ from typing import Any
 
 from aiohttp import web
 
+from shared.adapters.content.addresses import AddressPolicy
 from shared.adapters.content.kubo.api import KuboApi
 from shared.adapters.content.kubo.blocks import KuboBlocks
 from shared.adapters.content.kubo.ipfshttpclient import IpfsHttpClient
 from shared.adapters.content.kubo.rpc import KuboRpc
-from shared.adapters.content.store import NodeContentStore, OperatorSources
+from shared.adapters.content.sources.operators import OperatorSources
+from shared.adapters.content.store import NodeContentStore
 from shared.content.car import car_header, car_section
 from shared.content.cid import Block, Codec, codec_of, decode_cid, make_block, parse_cid
 from shared.content.dagpb import decode_node
@@ -29,7 +31,7 @@ from shared.content.unixfs import Profile, build_file
 from shared.content.varint import decode_varint
 from shared.errors import CodecError
 from shared.types import Cid
-from tests.content_support import OPERATORS, Blocks, EmbeddedNetwork, serving, until
+from tests.content_support import LOOPBACK, OPERATORS, Blocks, EmbeddedNetwork, serving, until
 
 CLIENTS: dict[str, Callable[..., KuboApi]] = {"kubo": KuboRpc, "ipfshttpclient": IpfsHttpClient}
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -342,7 +344,9 @@ class KuboNetwork(EmbeddedNetwork):
     async def start(self, index: int) -> NodeContentStore:
         stack = self._stacks[index] = AsyncExitStack()
         node = await stack.enter_async_context(self.nodes[index].serving())
-        sources = await stack.enter_async_context(OperatorSources(lambda: self.urls, OPERATORS[index]))
+        sources = await stack.enter_async_context(
+            OperatorSources(lambda: self.urls, OPERATORS[index], policy=AddressPolicy(LOOPBACK))
+        )
         local = KuboBlocks(self._make_client(node.url), self._root / str(index))
         store = self._stores[index] = await stack.enter_async_context(NodeContentStore(local, sources))
         self.urls[OPERATORS[index]] = await stack.enter_async_context(

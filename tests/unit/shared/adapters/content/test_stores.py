@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from shared.config import ContentConfig
 from shared.content.cid import Codec, make_block, parse_cid
 from shared.content.unixfs import UNIXFS_V1_2025
 from shared.errors import ConfigError, ContentUnavailable, SourceFailed
-from shared.types import FOREVER
+from shared.types import FOREVER, Address, Ref
 from tests.kubo_support import FakeKubo
 
 
@@ -46,16 +47,45 @@ async def test_the_others_are_in_the_node_behind_its_door(tmp_path, auth_file, n
         assert kubo.pins == {ref.cid}
 
 
+OPERATOR = Address(b"o" * 20)
+OTHER = Address(b"p" * 20)
+AT_OPERATOR = "/dns/gateway.example/tcp/4001/p2p/12D3Koo"
+PUBLIC, PRIVATE = "/ip4/8.8.8.8/tcp/4001/p2p/12D3Koo", "/ip4/10.0.0.8/tcp/4001/p2p/12D3Koo"
+ELSEWHERE = "/dns/metadata.internal/tcp/80/p2p/12D3Koo"
+
+
 @pytest.mark.parametrize("name", ["embedded", "kubo"])
 async def test_a_node_with_kubo_fetches_what_the_ipfs_network_has(tmp_path, name):
     block = make_block(Codec.RAW, b"of the network")
-    async with FakeKubo().serving() as kubo:
+    async with AsyncExitStack() as stack:
+        kubo = await stack.enter_async_context(FakeKubo().serving())
         kubo.network[parse_cid(block.cid)[1]] = block.data
         settings = ContentConfig(store=name, kubo_url=kubo.url)
-        async with open_content(settings, tmp_path, gateways=dict, own=None, peers=lambda _: ["/a/peer"]) as content:
-            assert await content.get(block.cid, max_bytes=100, timeout_seconds=20) == block.data
-            assert await content.has(block.cid)
-        assert kubo.connected == ["/a/peer"]
+        content = await stack.enter_async_context(open_content(settings, tmp_path, gateways=dict, own=None))
+        assert await content.get(block.cid, max_bytes=100, timeout_seconds=20) == block.data
+        assert await content.has(block.cid)
+
+
+@pytest.mark.parametrize(
+    ("networks", "dialled"), [((), {AT_OPERATOR, PUBLIC}), (("10.0.0.0/8",), {AT_OPERATOR, PUBLIC, PRIVATE})]
+)
+async def test_kubo_dials_nobody_but_nodes_at_operators_hosts(tmp_path, networks, dialled):
+    block = make_block(Codec.RAW, b"of the network")
+    ref = Ref(block.cid, len(block.data), UNIXFS_V1_2025.name, (AT_OPERATOR, ELSEWHERE, PUBLIC, PRIVATE))
+    async with AsyncExitStack() as stack:
+        kubo = await stack.enter_async_context(FakeKubo().serving())
+        content = await stack.enter_async_context(
+            open_content(
+                ContentConfig(kubo_url=kubo.url, private_networks=networks),
+                tmp_path,
+                gateways=lambda: {OPERATOR: "https://gateway.example", OTHER: "http://8.8.8.8:8700"},
+                p2p_addresses=lambda: {OPERATOR: "/ip4/10.0.0.8/tcp/9700"},
+                own=OPERATOR,
+            )
+        )
+        source = content._reader._sources(None, ref)[-1]
+        assert set(source._peers(ref)) == dialled
+        assert source._peers(None) == []
 
 
 async def test_without_kubo_nothing_but_the_operators_is_asked(tmp_path):
