@@ -21,8 +21,8 @@ from shared.adapters.chain_evm import (
     discover,
 )
 from shared.adapters.clock import SystemClock
-from shared.adapters.content.sources.gateways import open_gateways
-from shared.adapters.content.store import EmbeddedContentStore
+from shared.adapters.content.store import NodeContentStore
+from shared.adapters.content.stores import open_content
 from shared.adapters.counting import CountingGossip, CountingSettlement
 from shared.adapters.engines import OpenEngine, engines_by_profile, open_engine, open_reference
 from shared.adapters.gossip_libp2p import LibP2PGossip
@@ -69,7 +69,7 @@ class Node:
     rules: GossipRules
     gossip: CountingGossip
     libp2p: LibP2PGossip
-    content: EmbeddedContentStore
+    content: NodeContentStore
     engine: OpenEngine
     reference: OpenEngine  # decides what is close; see `open_reference`
     library: ModelLibrary
@@ -123,16 +123,13 @@ async def open_node(config: Config, role: str) -> AsyncIterator[Node]:
         def members() -> dict[PeerKey, str]:
             return {operator.peer_key: operator.p2p_address for operator in roster.current.operators}
 
-        further = await stack.enter_async_context(open_gateways(config.content.gateways))
         content = await stack.enter_async_context(
-            EmbeddedContentStore(
-                root=config.node.data_dir / "content",
+            open_content(
+                config.content,
+                config.node.data_dir / "content",
                 gateways=gateways,
-                own=signer.address,
                 p2p_addresses=p2p_addresses,
-                private_networks=config.content.private_networks,
-                further=further,
-                max_bytes=config.content.max_bytes,
+                own=signer.address,
             )
         )
         engine, reference = open_engine(config.inference), open_reference(config.inference)
