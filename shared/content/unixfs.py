@@ -97,6 +97,18 @@ def build_file(stream: BinaryIO, put: Callable[[Block], None], profile: Profile 
     return root.cid, root.file_bytes
 
 
+def file_blocks(stream: BinaryIO, profile: Profile = UNIXFS_V1_2025) -> Iterator[Block]:
+    """The blocks that `build_file` makes, in its order, for who takes them one by one."""
+    made: list[Block] = []
+    builder = _Builder(made.append, profile.max_links)
+    for chunk in _chunks(stream, profile.chunk_bytes):
+        builder.add_leaf(chunk)
+        yield from made
+        made.clear()
+    builder.finish()
+    yield from made
+
+
 def cid_of(data: bytes, profile: Profile = UNIXFS_V1_2025) -> Cid:
     """What `build_file` makes of these bytes, without keeping a block."""
     cid, _ = build_file(BytesIO(data), lambda _: None, profile)

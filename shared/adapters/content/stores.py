@@ -1,0 +1,43 @@
+"""The stores, and the clients of the operator's own IPFS node, that the settings name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from shared.adapters.content.embedded import EmbeddedBlocks
+from shared.adapters.content.kubo.blocks import KuboBlocks
+from shared.adapters.content.kubo.ipfshttpclient import IpfsHttpClient
+from shared.adapters.content.kubo.rpc import KuboRpc
+from shared.adapters.content.local import LocalStore
+from shared.config import ContentConfig
+from shared.crypto.keystore import read_password
+from shared.errors import ConfigError
+
+
+def local_store(settings: ContentConfig, folder: Path) -> LocalStore:
+    """Where this node keeps its blocks; unopened. Raises `ConfigError` for what the operator can mend."""
+    match settings.store:
+        case "embedded":
+            return EmbeddedBlocks(folder, settings.max_bytes)
+        case "kubo":
+            return KuboBlocks(kubo_rpc(settings), folder)
+        case "ipfshttpclient":
+            client = IpfsHttpClient(settings.kubo_url, authorization=_authorization(settings))
+            return KuboBlocks(client, folder)
+
+
+def kubo_rpc(settings: ContentConfig) -> KuboRpc:
+    """A client of the node at `content.kubo_url`, which is set; unopened. Raises `ConfigError`, as `local_store`."""
+    return KuboRpc(settings.kubo_url, authorization=_authorization(settings))
+
+
+def _authorization(settings: ContentConfig) -> str | None:
+    if settings.kubo_auth_file is None:
+        return None
+    value = read_password(settings.kubo_auth_file)
+    if not value.isascii() or not value.isprintable():
+        raise ConfigError(
+            f"content.kubo_auth_file: {settings.kubo_auth_file} does not hold a header of ASCII characters, "
+            'as "Bearer TOKEN"'
+        )
+    return value
