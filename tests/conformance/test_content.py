@@ -25,6 +25,7 @@ from tests.content_support import (
     Network,
     content_of,
 )
+from tests.kubo_support import CLIENTS, KuboNetwork
 
 A, B, C = OPERATORS
 NAMES = [f"0x{operator.hex()}" for operator in OPERATORS]
@@ -32,9 +33,16 @@ LIMITS: dict[str, Any] = {"max_bytes": 1 << 24, "timeout_seconds": LIMIT_SECONDS
 SIZES = [0, 1, 1000, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1, 5 * CHUNK_BYTES + 7]
 
 
-@pytest.fixture(params=["embedded", "memory"])
+@pytest.fixture(params=["embedded", "memory", *CLIENTS])
 async def network(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Network]:
-    network: Network = EmbeddedNetwork(tmp_path) if request.param == "embedded" else MemoryNetwork()
+    network: Network
+    match request.param:
+        case "embedded":
+            network = EmbeddedNetwork(tmp_path)
+        case "memory":
+            network = MemoryNetwork()
+        case client:
+            network = KuboNetwork(tmp_path, client)
     yield network
     await network.close()
 
