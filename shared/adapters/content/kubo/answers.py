@@ -113,6 +113,12 @@ def check_imported(lines: list[Imported], root: Cid) -> None:
     raise SourceFailed(f"dag/import: the answer does not have the root {root}", SourceFault.BAD_ANSWER)
 
 
+def check_pinned(lines: list[Pinned], root: Cid) -> None:
+    """Raises `SourceFailed` unless one of them has it."""
+    if not any(root in line.pins for line in lines):
+        raise SourceFailed(f"pin/add: the answer does not have {root}", SourceFault.BAD_ANSWER)
+
+
 def has_pin(lines: list[PinList], root: Cid) -> bool:
     """Whether pin/ls names it as a recursive pin, in either form of its answer."""
     types = [line.keys[root].type for line in lines if root in line.keys]

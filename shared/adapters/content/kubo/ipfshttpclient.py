@@ -15,12 +15,12 @@ import math
 import threading
 from collections.abc import AsyncIterable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
 
 from shared.adapters.content.kubo import answers
 from shared.adapters.content.kubo.api import LOCAL_SECONDS, KuboNode
-from shared.adapters.content.kubo.rpc import CODEC_OPTIONS
+from shared.adapters.content.kubo.rpc import CODEC_OPTIONS, IMPORT_OPTIONS, PUT_OPTIONS
 from shared.constants import MAX_BLOCK_BYTES
 from shared.content.cid import Block, codec_of, verify_block
 from shared.errors import CodecError, ConfigError, SourceFailed
@@ -31,6 +31,8 @@ from shared.types import Cid
 THREADS = 8
 _GRACE_SECONDS = 1.0  # for a thread to report its own timeout before its caller gives up
 _CHUNK_BYTES = 256 * 1024  # of what is sent; the package's own 4 KiB make a model slow
+
+T = TypeVar("T")
 
 
 class IpfsHttpClient:
@@ -75,16 +77,16 @@ class IpfsHttpClient:
 
     # --- the node --------------------------------------------------------------------------------
     async def node(self) -> KuboNode:
-        identity = await self._call("id", lambda client, options: client.id(**options))
-        version = await self._call("version", lambda client, options: client.version(**options))
-        return KuboNode(str(identity["ID"]), str(version["Version"]))
+        identity = await self._ask("id", answers.Identity, lambda client, options: client.id(**options))
+        version = await self._ask("version", answers.Version, lambda client, options: client.version(**options))
+        return KuboNode(identity.id, version.version)
 
     async def connect(self, multiaddr: str, *, seconds: float) -> None:
         await self._call("swarm/connect", lambda client, options: client.swarm.connect(multiaddr, **options), seconds)
 
     # --- blocks ----------------------------------------------------------------------------------
     async def get_block(self, cid: Cid, *, seconds: float, is_offline: bool, meter: Meter | None = None) -> Block:
-        data = await self._call(
+        data: bytes = await self._call(
             "block/get", lambda client, options: client.block.get(cid, offline=is_offline, **options), seconds
         )
         if meter is not None:
@@ -97,20 +99,24 @@ class IpfsHttpClient:
             raise SourceFailed(f"block/get: wrong bytes: {error}", SourceFault.WRONG_BYTES) from error
 
     async def block_size(self, cid: Cid) -> int:
-        stat = await self._call("block/stat", lambda client, options: client.block.stat(cid, offline=True, **options))
-        return int(stat["Size"])
+        stat = await self._ask(
+            "block/stat",
+            answers.BlockStat,
+            lambda client, options: client.block.stat(cid, offline=True, **options),
+        )
+        return stat.size
 
     async def put_block(self, block: Block) -> None:
-        fixed = {"mhtype": "sha2-256", "pin": "false", "allow-big-block": "true"}
         key = ""
         for index in range(self._codec_options, len(CODEC_OPTIONS)):
             name, value = CODEC_OPTIONS[index][codec_of(block.cid)]
-            stat = await self._call(
+            stat = await self._ask(
                 "block/put",
+                answers.BlockStat,
                 lambda client, options: client.block.put(io.BytesIO(block.data), **options),
-                opts=fixed | {name: value},
+                opts=PUT_OPTIONS | {name: value},
             )
-            if (key := str(stat["Key"])) == block.cid:
+            if (key := stat.key) == block.cid:
                 self._codec_options = index
                 return
         raise SourceFailed(f"block/put: it kept {block.cid} as {key}"[: answers.MAX_SHOWN], SourceFault.BAD_ANSWER)
@@ -119,11 +125,12 @@ class IpfsHttpClient:
     async def import_archive(self, root: Cid, archive: AsyncIterable[bytes], *, seconds: float) -> None:
         stream = _Pulled(archive)
         try:
-            answer = await self._call(
+            imported = await self._ask(
                 "dag/import",
+                answers.Imported,
                 lambda client, options: client.dag.imprt(stream, **options),
                 seconds,
-                opts={"pin-roots": "true", "stats": "false", "allow-big-block": "true", "cid-base": "base32"},
+                opts=IMPORT_OPTIONS,
             )
         except SourceFailed:
             if stream.failure is not None:
@@ -131,17 +138,17 @@ class IpfsHttpClient:
             raise
         finally:
             stream.close()
-        answers.check_imported([answers.converted(answer, answers.Imported, "dag/import")], root)
+        answers.check_imported([imported], root)
 
     async def pin(self, root: Cid, *, seconds: float) -> None:
-        answer = await self._call(
+        pinned = await self._ask(
             "pin/add",
+            answers.Pinned,
             lambda client, options: client.pin.add(root, **options),
             seconds,
             opts={"progress": "false", "cid-base": "base32"},
         )
-        if root not in answer["Pins"]:
-            raise SourceFailed(f"pin/add: the answer does not have {root}", SourceFault.BAD_ANSWER)
+        answers.check_pinned([pinned], root)
 
     async def unpin(self, root: Cid) -> None:
         try:
@@ -152,8 +159,9 @@ class IpfsHttpClient:
 
     async def is_pinned(self, root: Cid) -> bool:
         try:
-            answer = await self._call(
+            listed = await self._ask(
                 "pin/ls",
+                answers.PinList,
                 lambda client, options: client.pin.ls(root, type="recursive", **options),
                 opts={"cid-base": "base32"},
             )
@@ -161,9 +169,20 @@ class IpfsHttpClient:
             if failed.fault is SourceFault.NOT_FOUND:
                 return False
             raise
-        return answers.has_pin([answers.converted(answer, answers.PinList, "pin/ls")], root)
+        return answers.has_pin([listed], root)
 
     # --- calls -----------------------------------------------------------------------------------
+    async def _ask(
+        self,
+        command: str,
+        kind: type[T],
+        call: Callable[..., Any],
+        seconds: float = LOCAL_SECONDS,
+        *,
+        opts: Mapping[str, str] | None = None,
+    ) -> T:
+        return answers.converted(await self._call(command, call, seconds, opts=opts), kind, command)
+
     async def _call(
         self,
         command: str,

@@ -38,6 +38,9 @@ CODEC_OPTIONS = (
     {Codec.RAW: ("format", "raw"), Codec.DAG_PB: ("format", "protobuf")},
 )
 
+PUT_OPTIONS = {"mhtype": "sha2-256", "pin": "false", "allow-big-block": "true"}  # big: up to MAX_BLOCK_BYTES
+IMPORT_OPTIONS = {"pin-roots": "true", "stats": "false", "allow-big-block": "true", "cid-base": "base32"}
+
 T = TypeVar("T")
 
 
@@ -101,11 +104,12 @@ class KuboRpc:
         return stat.size
 
     async def put_block(self, block: Block) -> None:
-        fixed = {"mhtype": "sha2-256", "pin": "false", "allow-big-block": "true"}  # ours are at most MAX_BLOCK_BYTES
         key = ""
         for index in range(self._codec_options, len(CODEC_OPTIONS)):
             name, value = CODEC_OPTIONS[index][codec_of(block.cid)]
-            stat = await self._ask("block/put", answers.BlockStat, fixed | {name: value}, upload=Upload(block.data))
+            stat = await self._ask(
+                "block/put", answers.BlockStat, PUT_OPTIONS | {name: value}, upload=Upload(block.data)
+            )
             if (key := stat.key) == block.cid:
                 self._codec_options = index
                 return
@@ -113,8 +117,7 @@ class KuboRpc:
 
     # --- files -----------------------------------------------------------------------------------
     async def import_archive(self, root: Cid, archive: AsyncIterable[bytes], *, seconds: float) -> None:
-        options = {"pin-roots": "true", "stats": "false", "allow-big-block": "true", "cid-base": "base32"}
-        body = await self._read("dag/import", options, seconds=seconds, upload=Upload(archive))
+        body = await self._read("dag/import", IMPORT_OPTIONS, seconds=seconds, upload=Upload(archive))
         answers.check_imported(answers.decode(body, answers.Imported, "dag/import"), root)
 
     async def export_archive(self, root: Cid, *, seconds: float, is_offline: bool) -> AsyncGenerator[bytes, None]:
@@ -147,8 +150,7 @@ class KuboRpc:
     async def pin(self, root: Cid, *, seconds: float) -> None:
         options = {"arg": root, "recursive": "true", "progress": "false", "cid-base": "base32"}
         lines = answers.decode(await self._read("pin/add", options, seconds=seconds), answers.Pinned, "pin/add")
-        if not any(root in line.pins for line in lines):
-            raise SourceFailed(f"pin/add: the answer does not have {root}", SourceFault.BAD_ANSWER)
+        answers.check_pinned(lines, root)
 
     async def unpin(self, root: Cid) -> None:
         try:
