@@ -31,8 +31,9 @@ from shared.types import Cid, Ref
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# What a pin that was not finished waits for its next try, before it is taken back.
-INTENT_SECONDS = 24 * 3600.0
+# As `keep_until` in the ledger: a pin of ours that promises nothing yet, or, when a crash or a failure came between,
+# never will. It is over, so the next sweep takes it back.
+OURS = 1.0
 SWEEP_SECONDS = 600.0  # how long a pin may outlive its time
 MAX_CACHED = 4096  # files that are listed though nothing keeps them, a hundred bytes each
 _SIZES_AT_ONCE = 8
@@ -44,7 +45,7 @@ log = structlog.get_logger(__name__)
 class KuboBlocks:
     """A `LocalStore` in Kubo. `folder` has the ledger: what this node pinned there, and until when.
 
-    In the ledger, `keep_until` is 0 for what nothing keeps, and above it for what this node pinned or is about to pin.
+    In the ledger, `keep_until` is 0 for what is here and unpinned, and more for what this node pinned or is about to.
     What the operator had pinned by hand is never unpinned. Kubo frees blocks by its own garbage collection, which is
     the operator's to switch on: its `repo/gc` would drop what other programs keep there unpinned, and `block/rm` even
     what is in their folders (MFS).
@@ -206,7 +207,7 @@ class KuboBlocks:
         known = self._known(root)
         if (known is None or not known.keep_until) and await self._api.is_pinned(root):
             return False
-        await self._ledger.add(Pin(root, None, time.time() + INTENT_SECONDS, time.time()))
+        await self._ledger.add(Pin(root, None, OURS, time.time()))
         return True
 
     async def _note(self, root: Cid, size: int, keep_until: float, *, is_ours: bool) -> None:

@@ -1,0 +1,63 @@
+"""The settings of content as objects."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+
+from shared.adapters.content.embedded import EmbeddedBlocks
+from shared.adapters.content.kubo.blocks import KuboBlocks
+from shared.adapters.content.stores import kubo_rpc, local_store
+from shared.config import ContentConfig
+from shared.content.unixfs import UNIXFS_V1_2025
+from shared.errors import ConfigError, SourceFailed
+from shared.types import FOREVER
+from tests.kubo_support import FakeKubo
+
+
+@pytest.fixture
+def auth_file(tmp_path: Path) -> Path:
+    path = tmp_path / "auth"
+    path.write_text("Bearer a-very-long-token\n")
+    path.chmod(0o600)
+    return path
+
+
+async def test_the_embedded_store_is_on_this_disk(tmp_path):
+    store = local_store(ContentConfig(), tmp_path)
+    assert isinstance(store, EmbeddedBlocks)
+    async with store:
+        ref = await store.build(lambda: io.BytesIO(b"content"), UNIXFS_V1_2025, FOREVER)
+        assert await store.is_complete(ref.cid)
+
+
+@pytest.mark.parametrize("name", ["kubo", "ipfshttpclient"])
+async def test_the_others_are_in_the_node_behind_its_door(tmp_path, auth_file, name):
+    async with FakeKubo().serving() as kubo:
+        kubo.token = "Bearer a-very-long-token"
+        settings = ContentConfig(store=name, kubo_url=kubo.url, kubo_auth_file=auth_file)
+        store = local_store(settings, tmp_path / "content")
+        assert isinstance(store, KuboBlocks)
+        async with store:
+            ref = await store.build(lambda: io.BytesIO(b"content"), UNIXFS_V1_2025, FOREVER)
+        assert kubo.pins == {ref.cid}
+
+
+async def test_another_address_than_the_apis_is_told(tmp_path):
+    async with FakeKubo().serving() as kubo, kubo_rpc(ContentConfig(kubo_url=f"{kubo.url}/ipfs/")) as rpc:
+        with pytest.raises(SourceFailed, match=r"HTTP status 404.*check content\.kubo_url"):
+            await rpc.node()
+
+
+def test_a_header_that_others_can_read_is_refused(auth_file):
+    auth_file.chmod(0o644)
+    with pytest.raises(ConfigError, match="chmod 600"):
+        kubo_rpc(ContentConfig(kubo_url="http://127.0.0.1:5001", kubo_auth_file=auth_file))
+
+
+def test_a_header_that_no_http_carries_is_refused(auth_file):
+    auth_file.write_text("Bearer tökens-are-ascii\n")
+    with pytest.raises(ConfigError, match="does not hold a header of ASCII characters"):
+        kubo_rpc(ContentConfig(kubo_url="http://127.0.0.1:5001", kubo_auth_file=auth_file))
