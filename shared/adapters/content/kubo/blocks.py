@@ -7,13 +7,15 @@ blocks and the pins; until when each is kept is written down here, because Kubo 
 from __future__ import annotations
 
 import asyncio
+import tempfile
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, contextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO, ParamSpec, Self, TypeVar
+from typing import BinaryIO, ParamSpec, Self, TypeVar, cast
 from weakref import WeakValueDictionary
 
 import structlog
@@ -37,6 +39,7 @@ OURS = 1.0
 SWEEP_SECONDS = 600.0  # how long a pin may outlive its time
 MAX_CACHED = 4096  # files that are listed though nothing keeps them, a hundred bytes each
 _SIZES_AT_ONCE = 8
+_SPOOL_BYTES = 1 << 20
 _BUILDERS = 2  # files that are read and hashed at once: as many as keep a node's import busy
 
 log = structlog.get_logger(__name__)
@@ -53,8 +56,10 @@ class KuboBlocks:
 
     def __init__(self, api: KuboApi, folder: Path) -> None:
         self._api = api
+        self._folder = folder
         self._ledger = Pins(folder / "kubo.sqlite")
         self._pinned: set[Cid] = set()  # by this process, so that a promise is not believed that a crash cut short
+        self._in_use: Counter[Cid] = Counter()
         self._turns: WeakValueDictionary[Cid, asyncio.Lock] = WeakValueDictionary()
         self._open = AsyncExitStack()
         self._is_open = False
@@ -84,6 +89,33 @@ class KuboBlocks:
     # --- writing ---------------------------------------------------------------------------------
     async def build(self, open_stream: Callable[[], BinaryIO], profile: Profile, keep_until: float) -> Ref:
         """The stream is read twice: an archive begins with its root, without which Kubo would not pin it."""
+        with _told("store content"):
+            async with self._rereadable(open_stream) as stream:
+                root, size = await self._measured(stream, profile)
+                async with self._turn(root):
+                    is_ours = await self._announce(root)
+                    archive = self._archive(root, stream, profile)
+                    await self._api.import_archive(root, archive, seconds=seconds_for(size))
+                    await self._note(root, size, keep_until, is_ours=is_ours)
+        return Ref(root, size, profile.name)
+
+    @asynccontextmanager
+    async def _rereadable(self, open_stream: Callable[[], BinaryIO]) -> AsyncIterator[BinaryIO]:
+        """What cannot be read again, as a pipe cannot, goes through a file beside the ledger."""
+        async with AsyncExitStack() as stack:
+            stream = await self._run(open_stream)
+            stack.push_async_callback(self._run, stream.close)
+            if not stream.seekable():
+                spool = await self._run(lambda: cast(BinaryIO, tempfile.TemporaryFile(dir=self._folder)))
+                stack.push_async_callback(self._run, spool.close)
+                while piece := await self._run(stream.read, _SPOOL_BYTES):
+                    await self._run(spool.write, piece)
+                await self._run(spool.seek, 0)
+                stream = spool
+            yield stream
+
+    async def _measured(self, stream: BinaryIO, profile: Profile) -> tuple[Cid, int]:
+        """(root, file size); the stream is at its beginning again."""
         abandoned = threading.Event()
 
         def go_on(_: Block) -> None:
@@ -91,43 +123,25 @@ class KuboBlocks:
                 raise OSError("nobody waits for it any more")
 
         def measure() -> tuple[Cid, int]:
-            with open_stream() as stream:
-                return build_file(stream, go_on, profile)
+            start = stream.tell()
+            measured = build_file(stream, go_on, profile)
+            stream.seek(start)
+            return measured
 
         try:
-            with _told("store content"):
-                root, size = await self._run(measure)
-                async with self._turn(root):
-                    await self._import(root, size, open_stream, profile, keep_until)
+            return await self._run(measure)
         finally:
             abandoned.set()  # a thread cannot be cancelled; it looks here before every block
-        return Ref(root, size, profile.name)
 
-    async def _import(
-        self, root: Cid, size: int, open_stream: Callable[[], BinaryIO], profile: Profile, keep_until: float
-    ) -> None:
-        is_ours = await self._announce(root)
-        await self._api.import_archive(root, self._archive(root, open_stream, profile), seconds=seconds_for(size))
-        await self._note(root, size, keep_until, is_ours=is_ours)
-
-    async def _archive(
-        self, root: Cid, open_stream: Callable[[], BinaryIO], profile: Profile
-    ) -> AsyncGenerator[bytes, None]:
+    async def _archive(self, root: Cid, stream: BinaryIO, profile: Profile) -> AsyncGenerator[bytes, None]:
         """One block at a time in memory, leaves first; importing does not mind the order."""
-
-        def sections() -> Iterator[bytes]:
-            cid = None
-            with open_stream() as stream:
-                for block in file_blocks(stream, profile):
-                    cid = block.cid
-                    yield car_section(block)
-            if cid != root:
-                raise OSError("the file changed while it was read")
-
-        parts = sections()
+        blocks, last = file_blocks(stream, profile), None
         yield car_header(root)
-        while part := await self._run(next, parts, b""):
-            yield part
+        while (block := await self._run(next, blocks, None)) is not None:
+            last = block.cid
+            yield car_section(block)
+        if last != root:
+            raise OSError("the file changed while it was read")
 
     async def _run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: function(*args, **kwargs))
@@ -188,7 +202,8 @@ class KuboBlocks:
         for root in _past(self._ledger.all(), time.time(), max_cached):
             async with self._turn(root):
                 known = self._known(root)
-                if known is not None and known.keep_until <= time.time():  # nobody has asked to keep it since
+                is_over = known is not None and known.keep_until <= time.time()  # nobody has asked to keep it since
+                if is_over and root not in self._in_use:
                     await self._take_back(root)
 
     async def _take_back(self, root: Cid) -> None:
@@ -240,6 +255,17 @@ class KuboBlocks:
     async def write(self, block: Block) -> None:
         with _local():
             await self._api.put_block(block)
+
+    @contextmanager
+    def hold(self, root: Cid) -> Iterator[None]:
+        """From us; what is not pinned Kubo's garbage collection takes whenever it runs."""
+        self._in_use[root] += 1
+        try:
+            yield
+        finally:
+            self._in_use[root] -= 1
+            if not self._in_use[root]:
+                del self._in_use[root]
 
     async def begin(self, root: Cid) -> None:
         """Kubo pins whole files only: what came of it stays unless Kubo's garbage collection runs meanwhile."""

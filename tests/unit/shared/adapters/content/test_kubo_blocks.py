@@ -74,10 +74,30 @@ async def test_a_file_is_built_here_and_pinned_there(kubo, blocks, profile, size
 
 
 async def test_a_file_that_changes_while_it_is_read_is_not_stored(kubo, blocks):
-    streams = [io.BytesIO(content_of(1000)), io.BytesIO(content_of(999))]
+    class Shrinking(io.BytesIO):
+        def seek(self, offset: int, whence: int = 0) -> int:
+            self.truncate(999)
+            return super().seek(offset, whence)
+
     with pytest.raises(ContentError, match="store content: the file changed while it was read"):
-        await blocks.build(lambda: streams.pop(0), SMALL, FOREVER)
+        await blocks.build(lambda: Shrinking(content_of(1000)), SMALL, FOREVER)
     assert kubo.pins == set()
+
+
+async def test_a_pipe_is_read_but_once(kubo, blocks, tmp_path):
+    class Pipe(io.BytesIO):
+        def seekable(self) -> bool:
+            return False
+
+        def read(self, size: int | None = -1) -> bytes:
+            return super().read(min(size or 0, 1000))
+
+    stream = Pipe(content_of(CHUNK_BYTES + 1))
+    ref = await blocks.build(lambda: stream, UNIXFS_V1_2025, FOREVER)
+    assert ref.cid == Blocks().file(content_of(CHUNK_BYTES + 1))
+    assert kubo.pins == {ref.cid}
+    assert stream.closed
+    assert {path.name.removesuffix("-wal").removesuffix("-shm") for path in tmp_path.iterdir()} == {"kubo.sqlite"}
 
 
 async def test_a_file_that_cannot_be_read_is_told(blocks, tmp_path):
@@ -94,21 +114,26 @@ async def test_what_kubo_refuses_is_not_acknowledged(kubo, blocks, command):
     assert all(size is None for size, _ in (await held(blocks)).values())
 
 
-class Endless(io.RawIOBase):
-    """`size` zero bytes, counted as they are taken."""
+class Zeros(io.RawIOBase):
+    """`size` of them."""
 
     def __init__(self, size: int) -> None:
-        self.left, self.taken = size, 0
+        self._size, self.position = size, 0
 
-    def readable(self) -> bool:
+    def seekable(self) -> bool:
         return True
 
-    def readinto(self, buffer: memoryview) -> int:
-        count = min(len(buffer), self.left)
-        buffer[:count] = bytes(count)
-        self.left -= count
-        self.taken += count
-        return count
+    def tell(self) -> int:
+        return self.position
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        self.position = offset
+        return offset
+
+    def read(self, size: int = -1) -> bytes:
+        count = min(size, self._size - self.position)
+        self.position += count
+        return bytes(count)
 
 
 class Sated(KuboRpc):
@@ -127,21 +152,16 @@ class Sated(KuboRpc):
 
 
 async def test_a_model_is_read_no_faster_than_kubo_takes_it(kubo, tmp_path):
-    streams: list[Endless] = []
-
-    def open_stream() -> Endless:
-        streams.append(Endless(64 * CHUNK_BYTES))
-        return streams[-1]
-
-    rpc = Sated(kubo.url, parts=4)  # the header and three leaves
+    stream, rpc = Zeros(64 * CHUNK_BYTES), Sated(kubo.url, parts=4)  # the header and three leaves
     async with KuboBlocks(rpc, tmp_path) as blocks:
-        building = asyncio.create_task(blocks.build(open_stream, UNIXFS_V1_2025, FOREVER))
+        building = asyncio.create_task(blocks.build(lambda: stream, UNIXFS_V1_2025, FOREVER))
         await rpc.is_full.wait()
-        assert [stream.taken for stream in streams] == [64 * CHUNK_BYTES, 3 * CHUNK_BYTES]
+        assert stream.position == 3 * CHUNK_BYTES
         building.cancel()
         with pytest.raises(asyncio.CancelledError):
             await building
-    assert streams[1].taken == 3 * CHUNK_BYTES
+        assert stream.position == 3 * CHUNK_BYTES
+        assert stream.closed
 
 
 async def test_a_build_that_is_cancelled_leaves_no_pin(kubo, blocks):
@@ -308,6 +328,16 @@ async def test_a_sweep_spares_what_was_asked_for_meanwhile(kubo, blocks, clock):
     await asyncio.gather(blocks.keep(ref.cid, 7, clock[0] + 100), blocks.collect(0))
     await blocks.keep(ref.cid, 7, clock[0] + 100)
     assert kubo.pins == {ref.cid}
+
+
+async def test_what_is_in_use_is_not_taken_back(kubo, blocks, clock):
+    ref = await build(blocks, b"content", keep_until=clock[0] + 100)
+    clock[0] += 100
+    with blocks.hold(ref.cid), blocks.hold(ref.cid):
+        await blocks.collect(0)
+    assert kubo.pins == {ref.cid}
+    await blocks.collect(0)
+    assert kubo.pins == set()
 
 
 # --- opening -------------------------------------------------------------------------------------
