@@ -13,14 +13,14 @@ import time
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import BinaryIO, ParamSpec, Self, TypeVar, cast
 from weakref import WeakValueDictionary
 
 import structlog
 
-from shared.adapters.content.kubo.api import LOCAL_SECONDS, KuboApi, seconds_for
+from shared.adapters.content.kubo.api import KuboApi, seconds_for
 from shared.adapters.content.pins import Pins
 from shared.content.car import car_header, car_section
 from shared.content.cid import Block, Codec, codec_of
@@ -36,6 +36,7 @@ T = TypeVar("T")
 # As `keep_until` in the ledger: a pin of ours that promises nothing yet, or, when a crash or a failure came between,
 # never will. It is over, so the next sweep takes it back.
 OURS = 1.0
+READ_SECONDS = 5.0  # for a block from Kubo's disk; the other sources are asked after that
 SWEEP_SECONDS = 600.0  # how long a pin may outlive its time
 MAX_CACHED = 4096  # files that are listed though nothing keeps them, a hundred bytes each
 _SIZES_AT_ONCE = 8
@@ -77,7 +78,8 @@ class KuboBlocks:
                 raise StoreError(f"content.store: {failure}") from failure
             log.info("content is kept by Kubo", version=node.version, peer_id=node.peer_id)
             sweeping = asyncio.create_task(self._sweep_for_ever())
-            stack.push_async_callback(_ended, sweeping)
+            stack.push_async_callback(asyncio.gather, sweeping, return_exceptions=True)
+            stack.callback(sweeping.cancel)
             self._open = stack.pop_all()
         self._is_open = True
         return self
@@ -106,13 +108,16 @@ class KuboBlocks:
             stream = await self._run(open_stream)
             stack.push_async_callback(self._run, stream.close)
             if not stream.seekable():
-                spool = await self._run(lambda: cast(BinaryIO, tempfile.TemporaryFile(dir=self._folder)))
+                spool = await self._run(self._spool)
                 stack.push_async_callback(self._run, spool.close)
                 while piece := await self._run(stream.read, _SPOOL_BYTES):
                     await self._run(spool.write, piece)
                 await self._run(spool.seek, 0)
                 stream = spool
             yield stream
+
+    def _spool(self) -> BinaryIO:
+        return cast(BinaryIO, tempfile.TemporaryFile(dir=self._folder))  # noqa: SIM115 - whoever asked closes it
 
     async def _measured(self, stream: BinaryIO, profile: Profile) -> tuple[Cid, int]:
         """(root, file size); the stream is at its beginning again."""
@@ -164,7 +169,7 @@ class KuboBlocks:
         seen = {root}
         codec_of(root)
         while todo:
-            block = await self._api.get_block(todo.pop(), seconds=LOCAL_SECONDS, is_offline=True)
+            block = await self._api.get_block(todo.pop(), seconds=READ_SECONDS, is_offline=True)
             new = {child: size for child, size in read_node(block).children if child not in seen}
             seen.update(new)
             todo.extend(child for child in new if codec_of(child) is Codec.DAG_PB)
@@ -244,7 +249,7 @@ class KuboBlocks:
             raise SourceFailed("closed", SourceFault.LOCAL)
         try:
             codec_of(cid)
-            return await self._api.get_block(cid, seconds=LOCAL_SECONDS, is_offline=True)
+            return await self._api.get_block(cid, seconds=READ_SECONDS, is_offline=True)
         except CodecError as error:
             raise SourceFailed(f"damaged: {error}", SourceFault.LOCAL) from error
         except SourceFailed as failure:
@@ -290,12 +295,6 @@ def _past(pins: Sequence[Pin], now: float, max_cached: int) -> list[Cid]:
     cached = sorted((pin for pin in pins if not pin.keep_until), key=lambda pin: pin.used_at)
     over = [pin for pin in pins if 0 < pin.keep_until <= now]
     return [pin.cid for pin in (*over, *cached[: max(len(cached) - max_cached, 0)])]
-
-
-async def _ended(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task
 
 
 @contextmanager

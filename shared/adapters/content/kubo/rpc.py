@@ -194,6 +194,8 @@ class KuboRpc:
 
         Causes are cut off (`from None`): aiohttp's errors carry the request's headers.
         """
+        if self._session.closed:
+            raise SourceFailed(f"{command}: closed", SourceFault.UNREACHABLE)
         try:
             async with asyncio.timeout(seconds), self._slots, self._post(command, options, seconds, upload) as response:
                 if response.status != 200:

@@ -360,3 +360,5 @@ async def test_a_closed_store_reads_nothing(kubo, tmp_path):
         pass
     with pytest.raises(SourceFailed, match="closed"):
         await blocks.read(LEAF.cid)
+    with pytest.raises(ContentError, match="closed"):
+        await blocks.is_complete(LEAF.cid)
