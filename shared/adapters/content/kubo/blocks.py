@@ -78,8 +78,7 @@ class KuboBlocks:
                 raise StoreError(f"content.store: {failure}") from failure
             log.info("content is kept by Kubo", version=node.version, peer_id=node.peer_id)
             sweeping = asyncio.create_task(self._sweep_for_ever())
-            stack.push_async_callback(asyncio.gather, sweeping, return_exceptions=True)
-            stack.callback(sweeping.cancel)
+            stack.push_async_callback(_ended, sweeping)
             self._open = stack.pop_all()
         self._is_open = True
         return self
@@ -117,7 +116,7 @@ class KuboBlocks:
             yield stream
 
     def _spool(self) -> BinaryIO:
-        return cast(BinaryIO, tempfile.TemporaryFile(dir=self._folder))  # noqa: SIM115 - whoever asked closes it
+        return cast(BinaryIO, tempfile.TemporaryFile(dir=self._folder))
 
     async def _measured(self, stream: BinaryIO, profile: Profile) -> tuple[Cid, int]:
         """(root, file size); the stream is at its beginning again."""
@@ -295,6 +294,11 @@ def _past(pins: Sequence[Pin], now: float, max_cached: int) -> list[Cid]:
     cached = sorted((pin for pin in pins if not pin.keep_until), key=lambda pin: pin.used_at)
     over = [pin for pin in pins if 0 < pin.keep_until <= now]
     return [pin.cid for pin in (*over, *cached[: max(len(cached) - max_cached, 0)])]
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 @contextmanager
