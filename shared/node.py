@@ -21,7 +21,8 @@ from shared.adapters.chain_evm import (
     discover,
 )
 from shared.adapters.clock import SystemClock
-from shared.adapters.content.store import EmbeddedContentStore
+from shared.adapters.content.store import NodeContentStore
+from shared.adapters.content.stores import open_content
 from shared.adapters.counting import CountingGossip, CountingSettlement
 from shared.adapters.engines import OpenEngine, engines_by_profile, open_engine, open_reference
 from shared.adapters.gossip_libp2p import LibP2PGossip
@@ -68,7 +69,7 @@ class Node:
     rules: GossipRules
     gossip: CountingGossip
     libp2p: LibP2PGossip
-    content: EmbeddedContentStore
+    content: NodeContentStore
     engine: OpenEngine
     reference: OpenEngine  # decides what is close; see `open_reference`
     library: ModelLibrary
@@ -120,12 +121,7 @@ async def open_node(config: Config, role: str) -> AsyncIterator[Node]:
             return {operator.peer_key: operator.p2p_address for operator in roster.current.operators}
 
         content = await stack.enter_async_context(
-            EmbeddedContentStore(
-                root=config.node.data_dir / "content",
-                gateways=gateways,
-                own=signer.address,
-                max_bytes=config.content.max_bytes,
-            )
+            open_content(config.content, config.node.data_dir / "content", gateways=gateways, own=signer.address)
         )
         engine, reference = open_engine(config.inference), open_reference(config.inference)
         engines = engines_by_profile(config.inference, engine, reference)

@@ -9,10 +9,11 @@ import pytest
 
 from shared.adapters.content.embedded import EmbeddedBlocks
 from shared.adapters.content.kubo.blocks import KuboBlocks
-from shared.adapters.content.stores import kubo_rpc, local_store
+from shared.adapters.content.stores import kubo_rpc, local_store, open_content
 from shared.config import ContentConfig
+from shared.content.cid import Codec, make_block, parse_cid
 from shared.content.unixfs import UNIXFS_V1_2025
-from shared.errors import ConfigError, SourceFailed
+from shared.errors import ConfigError, ContentUnavailable, SourceFailed
 from shared.types import FOREVER
 from tests.kubo_support import FakeKubo
 
@@ -43,6 +44,25 @@ async def test_the_others_are_in_the_node_behind_its_door(tmp_path, auth_file, n
         async with store:
             ref = await store.build(lambda: io.BytesIO(b"content"), UNIXFS_V1_2025, FOREVER)
         assert kubo.pins == {ref.cid}
+
+
+@pytest.mark.parametrize("name", ["embedded", "kubo"])
+async def test_a_node_with_kubo_fetches_what_the_ipfs_network_has(tmp_path, name):
+    block = make_block(Codec.RAW, b"of the network")
+    async with FakeKubo().serving() as kubo:
+        kubo.network[parse_cid(block.cid)[1]] = block.data
+        settings = ContentConfig(store=name, kubo_url=kubo.url)
+        async with open_content(settings, tmp_path, gateways=dict, own=None, peers=lambda _: ["/a/peer"]) as content:
+            assert await content.get(block.cid, max_bytes=100, timeout_seconds=20) == block.data
+            assert await content.has(block.cid)
+        assert kubo.connected == ["/a/peer"]
+
+
+async def test_without_kubo_nothing_but_the_operators_is_asked(tmp_path):
+    cid = make_block(Codec.RAW, b"nowhere").cid
+    async with open_content(ContentConfig(), tmp_path, gateways=dict, own=None) as content:
+        with pytest.raises(ContentUnavailable, match="no source is known"):
+            await content.get(cid, max_bytes=100, timeout_seconds=20)
 
 
 async def test_another_address_than_the_apis_is_told(tmp_path):
