@@ -42,7 +42,7 @@ class Refused(Exception):
 class FakeKubo:
     """One node. `network` is what its peers have: it gets that when it is online, and waits for all else for ever.
 
-    Faults: commands in `stalled` never answer, `answers` maps a command to what it answers instead, `forged` a block's
+    Faults: commands do not answer while they are in `stalled`, `answers` maps a command to what it answers instead, `forged` a block's
     CID to the bytes that are sent for it; blocks in `cut` end half way with a 200, as when a trailer says why.
     """
 
@@ -111,8 +111,7 @@ class FakeKubo:
             self.at_once[command] += 1
             self.most_at_once = max(self.most_at_once, self.at_once.total())
             try:
-                if command in self.stalled:
-                    await asyncio.get_running_loop().create_future()
+                await until(lambda: command not in self.stalled, f"{command} is stalled")
                 if command in self.answers:
                     return self.answers[command]()
                 async with asyncio.timeout(float(options["timeout"].removesuffix("s"))):

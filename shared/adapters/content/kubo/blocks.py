@@ -204,10 +204,12 @@ class KuboBlocks:
 
     async def _sweep(self, *, max_cached: int) -> None:
         for root in _past(self._ledger.all(), time.time(), max_cached):
-            async with self._turn(root):
+            turn = self._turn(root)
+            if turn.locked() or root in self._in_use:  # the next sweep will see what became of it
+                continue
+            async with turn:
                 known = self._known(root)
-                is_over = known is not None and known.keep_until <= time.time()  # nobody has asked to keep it since
-                if is_over and root not in self._in_use:
+                if known is not None and known.keep_until <= time.time():  # nobody has asked to keep it since
                     await self._take_back(root)
 
     async def _take_back(self, root: Cid) -> None:

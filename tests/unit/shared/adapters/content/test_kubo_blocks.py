@@ -322,12 +322,31 @@ async def test_expired_pins_go_by_themselves_and_the_caches_are_bounded(kubo, tm
         assert ref.cid not in kubo.pins
 
 
-async def test_a_sweep_spares_what_was_asked_for_meanwhile(kubo, blocks, clock):
-    ref = await build(blocks, b"content", keep_until=clock[0] + 100)
+async def test_a_sweep_spares_what_was_asked_for_since_it_began(kubo, blocks, clock):
+    refs = [await build(blocks, data, keep_until=clock[0] + 100) for data in (b"one", b"two")]
     clock[0] += 100
-    await asyncio.gather(blocks.keep(ref.cid, 7, clock[0] + 100), blocks.collect(0))
-    await blocks.keep(ref.cid, 7, clock[0] + 100)
-    assert kubo.pins == {ref.cid}
+    kubo.stalled.add("pin/rm")
+    collecting = asyncio.create_task(blocks.collect(0))
+    await until(lambda: kubo.at_once["pin/rm"], "nothing is taken back")
+    going = kubo.called("pin/rm")[0]["arg"]
+    spared = next(ref for ref in refs if ref.cid != going)
+    await blocks.keep(spared.cid, spared.size, clock[0] + 100)
+    kubo.stalled.clear()
+    await collecting
+    assert kubo.pins == {spared.cid}
+    assert await held(blocks) == {spared.cid: (3, clock[0] + 100)}
+
+
+async def test_a_sweep_does_not_wait_for_a_file_that_is_being_stored(kubo, blocks):
+    kubo.stalled.add("dag/import")
+    building = asyncio.create_task(build(blocks, b"content"))
+    await until(lambda: kubo.at_once["dag/import"], "nothing is imported")
+    root = Blocks().file(b"content")
+    assert await held(blocks) == {root: (None, module.OURS)}
+    await blocks.collect(0)
+    assert await held(blocks) == {root: (None, module.OURS)}
+    building.cancel()
+    await asyncio.gather(building, return_exceptions=True)
 
 
 async def test_what_is_in_use_is_not_taken_back(kubo, blocks, clock):
