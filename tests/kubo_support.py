@@ -42,8 +42,9 @@ class Refused(Exception):
 class FakeKubo:
     """One node. `network` is what its peers have: it gets that when it is online, and waits for all else for ever.
 
-    Faults: commands do not answer while they are in `stalled`, `answers` maps a command to what it answers instead, `forged` a block's
-    CID to the bytes that are sent for it; blocks in `cut` end half way with a 200, as when a trailer says why.
+    Faults: commands do not answer while they are in `stalled`; `answers` maps a command to what it answers instead,
+    `forged` a block's CID to the bytes that are sent for it; what is in `cut` ends half way with a 200, as when a
+    trailer says why.
     """
 
     def __init__(self) -> None:
@@ -180,7 +181,7 @@ class FakeKubo:
         return _json({"Key": self.renamed.get(key, key), "Size": len(data)})
 
     async def _dag_import(self, request: web.Request) -> web.StreamResponse:
-        archive = await _reader(request)
+        archive = _Part(request)
         root = _root_of(await _section(archive))
         while section := await _section(archive):
             cid, data = decode_cid(section[:36]), section[36:]
@@ -270,35 +271,51 @@ def _digest(cid: str) -> bytes:
         raise Refused(f"invalid path: {error}") from error
 
 
-async def _reader(request: web.Request) -> _Archive:
-    part = await (await request.multipart()).next()
-    assert part is not None
-    assert part.name == "file"
-    return _Archive(part.read_chunk)
-
-
 async def _file(request: web.Request) -> bytes:
-    archive = await _reader(request)
+    part = _Part(request)
     data = b""
-    while piece := await archive.read(1 << 20):
+    while piece := await part.read(1 << 20):
         data += piece
     return data
 
 
-class _Archive:
-    """Reads exactly as much as is asked for, so that whoever sends feels it."""
+class _Part:
+    """The one file of a multipart body. It takes exactly as much as is asked for, so that whoever sends feels it.
 
-    def __init__(self, read_chunk: Callable[[int], Awaitable[bytes]]) -> None:
-        self._read_chunk, self._rest = read_chunk, b""
+    Read by hand: what aiohttp has for it warns of itself, depending on where the network cuts the body.
+    """
+
+    def __init__(self, request: web.Request) -> None:
+        self._body = request.content
+        self._end = b"\r\n--" + request.headers["Content-Type"].partition("boundary=")[2].strip('"').encode()
+        self._rest, self._is_begun, self._is_ended = b"", False, False
 
     async def read(self, size: int) -> bytes:
-        while len(self._rest) < size and (piece := await self._read_chunk(1 << 18)):
-            self._rest += piece
+        if not self._is_begun:
+            await self._begin()
+        while len(self._rest) < size and not self._is_ended:
+            await self._take()
         data, self._rest = self._rest[:size], self._rest[size:]
         return data
 
+    async def _begin(self) -> None:
+        head = await self._body.readuntil(b"\r\n\r\n")
+        assert head.startswith(self._end[2:] + b"\r\n")
+        assert b'form-data; name="file"' in head
+        self._is_begun = True
+        self._held = b""
 
-async def _section(archive: _Archive) -> bytes:
+    async def _take(self) -> None:
+        piece = await self._body.readany()
+        if not piece:
+            raise Refused("unexpected EOF")
+        data, end, _ = (self._held + piece).partition(self._end)
+        self._is_ended = bool(end)
+        cut = len(data) if end else max(len(data) - len(self._end), 0)
+        self._rest, self._held = self._rest + data[:cut], data[cut:]
+
+
+async def _section(archive: _Part) -> bytes:
     prefix = b""
     while byte := await archive.read(1):
         prefix += byte
