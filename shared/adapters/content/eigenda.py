@@ -69,7 +69,7 @@ class EigenDaProxy:
             self._session,
             "POST",
             f"{self._url}/put?{_QUERY}",
-            data=data,
+            data=io.BytesIO(data),  # sent in pieces: 16 MiB at once would hold everybody up
             headers={"Content-Type": "application/octet-stream"},
             timeout_seconds=PUT_SECONDS,
         )
