@@ -12,6 +12,8 @@ from typing import Any
 
 from aiohttp import web
 
+from shared.adapters.content.archive import archive
+from shared.content.cid import Block
 from shared.content.unixfs import UNIXFS_V1_2025, UNIXFS_V1_CLASSIC, Profile, cid_of
 from shared.errors import ContentUnavailable
 from shared.interfaces import PublishState, Receipt
@@ -43,9 +45,11 @@ class Shelf:
             raise ContentUnavailable(cid, {"local store": "does not have it"})
         yield self.files[cid][1 << 16 :]
 
-    async def archive(self, cid: Cid) -> AsyncGenerator[bytes, None]:
-        raise NotImplementedError
-        yield b""
+    def archive(self, cid: Cid) -> AsyncGenerator[bytes, None]:
+        async def read(cid: Cid) -> Block:
+            return self.blocks[cid]
+
+        return archive(cid, read)
 
 
 # --- services ------------------------------------------------------------------------------------

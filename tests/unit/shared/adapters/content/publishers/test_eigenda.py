@@ -88,11 +88,19 @@ PUT_LIES: dict[str, tuple[Lie, bool, str]] = {
     "500": (saying(500), False, r"failed \(500\)"),
     "503": (saying(503), False, r"EigenDA is out \(503\)"),
     "redirect": (saying(307, Location="http://127.0.0.1:1/"), True, "answered 307"),
-    "200 with HTML": (saying(200, "<html>", content_type="text/html"), True, "answered 200 with what is no certificate of version"),
+    "200 with HTML": (
+        saying(200, "<html>", content_type="text/html"),
+        True,
+        "answered 200 with what is no certificate of version",
+    ),
     "empty": (saying(200), True, "answered 200 with what is no certificate of version"),
     "version byte alone": (saying(200, "\x01"), True, "answered 200 with what is no certificate of version"),
     "another version": (saying(200, "\x03" * 700), True, "answered 200 with what is no certificate of version"),
-    "too long": (saying(200, "\x02" * (MAX_EIGENDA_CERTIFICATE_BYTES + 1)), True, "answered 200 with what is no certificate of version"),
+    "too long": (
+        saying(200, "\x02" * (MAX_EIGENDA_CERTIFICATE_BYTES + 1)),
+        True,
+        "answered 200 with what is no certificate of version",
+    ),
     "huge": (huge(), True, "an answer of more than"),
 }
 
