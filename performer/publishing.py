@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import msgspec
 import structlog
@@ -249,11 +250,12 @@ async def _certified(publisher: Publisher, ref: Ref) -> Receipt:
     """Until it is PINNED, for a certificate that leads nowhere speaks against whoever signs it. One put alone, if it is
     answered: each is paid for."""
     receipt = await _insist(lambda: publisher.publish(ref))
-    while receipt.state is not PublishState.PINNED:
-        if receipt.state is PublishState.FAILED:
-            raise PublishFailed(f"{publisher.name} says that it failed", is_final=True)
-        receipt = await _insist(lambda given=receipt: publisher.status(given))  # type: ignore[misc]
-    return receipt
+    while receipt.state is not PublishState.FAILED:
+        receipt = await _insist(partial(publisher.status, receipt))
+        if receipt.state is PublishState.PINNED:
+            return receipt
+        await asyncio.sleep(CERTIFICATE_RETRY_SECONDS)
+    raise PublishFailed(f"{publisher.name} says that it failed", is_final=True)
 
 
 async def _insist(ask: Callable[[], Awaitable[Receipt]]) -> Receipt:
