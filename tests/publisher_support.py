@@ -85,10 +85,11 @@ class FakeService:
 
 def saying(status: int, body: object = "", *, content_type: str = "application/json", **headers: str) -> Lie:
     """The same answer to everything."""
-    text = body if isinstance(body, str) else json.dumps(body)
+    text = body if isinstance(body, str | bytes) else json.dumps(body)
+    data = text.encode() if isinstance(text, str) else text
 
     async def answer(_: web.Request) -> web.StreamResponse:
-        return web.Response(status=status, text=text, content_type=content_type, headers=headers)
+        return web.Response(status=status, body=data, content_type=content_type, headers=headers)
 
     return answer
 

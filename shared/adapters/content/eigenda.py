@@ -44,7 +44,7 @@ MAX_KEPT_FILES = 2
 KEPT_SECONDS = 10.0  # a reader that wants a file's first block wants the next ones soon
 _VERSIONS = (0, 1, 2)  # the first byte of a certificate
 _QUERY = "commitment_mode=standard"  # without it the proxy speaks another dialect
-# Of derivation errors (their StatusCode): the certificate cannot be parsed, is not valid, or its blob cannot be decoded.
+# Of derivation errors (their StatusCode): the certificate cannot be parsed, is not valid, its blob cannot be decoded.
 # 2 is left out: that a certificate is no longer recent depends on when one asks.
 _REFUTED = (1, 3, 4)
 

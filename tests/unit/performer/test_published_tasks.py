@@ -1,4 +1,4 @@
-"""The performer's duty with publishers: the proof reaches each service, and none of them holds a task up or fails it."""
+"""The performer's duty with publishers: the proof reaches each service, and none of them holds up or fails a task."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -140,7 +141,7 @@ async def test_what_may_pass_is_tried_with_growing_pauses() -> None:
             await at.publish()
             await at.reaches(("filebase", PINNED), limit_seconds=3600)
     times = [at for _, _, at in publisher.asked]
-    pauses = [round(later - earlier, 3) for earlier, later in zip(times, times[1:], strict=False)]
+    pauses = [round(later - earlier, 3) for earlier, later in pairwise(times)]
     assert pauses == [2, 4, 8, 16, 32, 64, 128, 256, RETRY_MAX_SECONDS, RETRY_MAX_SECONDS]
     assert [(line["event"], line.get("reason")) for line in logs] == [
         ("proof not published yet", "answered 503"),

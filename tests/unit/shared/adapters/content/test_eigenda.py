@@ -142,6 +142,7 @@ def bytes_of(body: bytes) -> Lie:
     return answer
 
 
+TEAPOT = "answered 418 without a derivation error"
 ANSWERS: dict[str, tuple[Lie, SourceFault, str]] = {
     "400": (saying(400, "bad certificate"), SourceFault.BAD_ANSWER, "does not take it (400)"),
     "401": (saying(401), SourceFault.BAD_ANSWER, "answered 401"),
@@ -151,8 +152,8 @@ ANSWERS: dict[str, tuple[Lie, SourceFault, str]] = {
     "418, certificate not valid": (derived(3), SourceFault.REFUTED, "provably no blob: derivation error 3 (418)"),
     "418, blob of no form": (derived(4), SourceFault.REFUTED, "provably no blob: derivation error 4 (418)"),
     "418, of a later version": (derived(5), SourceFault.BAD_ANSWER, "derivation error 5 (418)"),
-    "418 of a teapot": (saying(418, "short and stout"), SourceFault.BAD_ANSWER, "answered 418 without a derivation error"),
-    "418 with other JSON": (saying(418, "[3]"), SourceFault.BAD_ANSWER, "answered 418 without a derivation error"),
+    "418 of a teapot": (saying(418, "short and stout"), SourceFault.BAD_ANSWER, TEAPOT),
+    "418 with other JSON": (saying(418, "[3]"), SourceFault.BAD_ANSWER, TEAPOT),
     "429": (saying(429), SourceFault.BUSY, "too many requests (429)"),
     "500": (saying(500), SourceFault.UNREACHABLE, "failed (500)"),
     "503": (saying(503), SourceFault.BUSY, "EigenDA is out (503)"),

@@ -170,7 +170,7 @@ LIES: dict[str, tuple[Lie, bool, str]] = {
     "redirect": (saying(302, Location="http://127.0.0.1:1/"), True, "a redirect, which is not followed"),
     "200 with HTML": (saying(200, "<html>Sorry</html>", content_type="text/html"), False, "something else.*<html>"),
     "nested without end": (saying(200, '{"x":' * 20_000), False, "something else"),
-    "no text": (saying(200, '{"results": "\udcff"}'.encode("utf-8", "surrogateescape").decode("latin-1")), False, "else"),
+    "no text": (saying(200, b'{"results": "\xff"}'), False, "something else"),
     "another form": (saying(200, {"results": [{"requestid": 7}]}), False, "something else"),
     "unknown state": (saying(200, {"results": [status_of(status="stored")]}), False, "something else"),
     "the token back": (saying(418, f"you sent Bearer {TOKEN}"), True, "answered 418: 'you sent Bearer …'"),
