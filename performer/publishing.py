@@ -122,8 +122,9 @@ class Publications:
             log.exception("fault while publishing", publisher=publisher.name, cid=ref.cid)
             reason = "internal fault"
         else:
-            await self._keep(_Entry(Publication(publisher.name, ref, begun_at)))
-            await self._note(self._entries[publisher.name, ref.cid], receipt)
+            entry = _Entry(Publication(publisher.name, ref, begun_at, receipt))
+            self._finish(entry)
+            await self._keep(entry)
             return certificate
         log.warning("a task goes out without a certificate", publisher=publisher.name, cid=ref.cid, reason=reason)
         self._count(publisher.name, PublishState.FAILED)
@@ -137,8 +138,8 @@ class Publications:
     async def _keep(self, entry: _Entry) -> None:
         """Durable before it returns."""
         publication = entry.publication
-        self._entries[publication.publisher, publication.ref.cid] = entry
         await self._store.put(PUBLICATION, _key_of(publication), wire.encode(publication))
+        self._entries[publication.publisher, publication.ref.cid] = entry
         self._more[publication.publisher].set()
         while len(self._entries) > MAX_PUBLICATIONS:
             await self._make_room()
@@ -204,7 +205,7 @@ class Publications:
     async def _note(self, entry: _Entry, receipt: Receipt) -> None:
         """What the service says now; durable before anybody hears of it."""
         former, cid = entry.publication, entry.publication.ref.cid
-        if self._entries.get((former.publisher, cid)) is not entry:
+        if not self._is_current(entry):
             return  # given up meanwhile
         if receipt.cid != cid:
             await self._fail(entry, f"it has {receipt.cid} instead")
@@ -215,14 +216,20 @@ class Publications:
         if receipt != former.receipt:
             entry.publication = msgspec.structs.replace(former, receipt=receipt)
             await self._store.put(PUBLICATION, _key_of(former), wire.encode(entry.publication))
+        if entry.publication.is_done:
+            self._finish(entry)
+            return
         if former.receipt is None or receipt.state is not former.receipt.state:
             self._count(former.publisher, receipt.state)
-        if entry.publication.is_done:
-            seconds = round(self._clock.now() - former.begun_at, 3)
-            log.info("proof published", publisher=former.publisher, cid=cid, seconds=seconds)
-            entry.next_at = asyncio.get_running_loop().time() + REMEMBERED_SECONDS
-        else:
-            _pause(entry)
+        _pause(entry)
+
+    def _finish(self, entry: _Entry) -> None:
+        """It is there; what is left is to remember it for a while."""
+        publication = entry.publication
+        entry.next_at = asyncio.get_running_loop().time() + REMEMBERED_SECONDS
+        seconds = round(self._clock.now() - publication.begun_at, 3)
+        log.info("proof published", publisher=publication.publisher, cid=publication.ref.cid, seconds=seconds)
+        self._count(publication.publisher, PublishState.PINNED)
 
     def _try_later(self, entry: _Entry, reason: str) -> None:
         publication = entry.publication
@@ -233,17 +240,21 @@ class Publications:
         _pause(entry)
 
     async def _fail(self, entry: _Entry, reason: str) -> None:
+        if not self._is_current(entry):
+            return  # said before
         publication = entry.publication
         log.warning("proof not published", publisher=publication.publisher, cid=publication.ref.cid, reason=reason)
         self._count(publication.publisher, PublishState.FAILED)
         await self._forget(entry)
 
     async def _forget(self, entry: _Entry) -> None:
-        publication = entry.publication
-        key = (publication.publisher, publication.ref.cid)
-        if self._entries.get(key) is entry:
-            del self._entries[key]
+        if self._is_current(entry):
+            publication = entry.publication
+            del self._entries[publication.publisher, publication.ref.cid]
             await self._store.delete(PUBLICATION, _key_of(publication))
+
+    def _is_current(self, entry: _Entry) -> bool:
+        return self._entries.get((entry.publication.publisher, entry.publication.ref.cid)) is entry
 
 
 async def _certified(publisher: Publisher, ref: Ref) -> Receipt:

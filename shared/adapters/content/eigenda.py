@@ -180,8 +180,8 @@ class EigenDaSource:
         try:
             return await asyncio.shield(download.task)
         except asyncio.CancelledError:
-            if not self._is_closed:
-                raise
+            if not download.task.cancelled():
+                raise  # it is the caller who was cancelled
             raise SourceFailed("closed") from None
         finally:
             download.waiting = [other for other in download.waiting if other is not meter]

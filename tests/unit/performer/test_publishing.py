@@ -423,6 +423,19 @@ async def test_a_certificate_outlives_a_crash() -> None:
 
 
 @virtual
+async def test_a_certificate_is_remembered_for_a_while() -> None:
+    publisher = eigenda(PINNED)
+    async with desk([publisher]) as at:
+        await at.publish()
+        await asyncio.sleep(REMEMBERED_SECONDS - 1)
+        await at.publish()
+        assert questions(publisher) == ["publish", "status"]
+        assert at.counted == [("eigenda", PINNED)]
+        await asyncio.sleep(2)
+        assert at.stored == []
+
+
+@virtual
 async def test_the_others_do_not_wait_for_the_certificate() -> None:
     other = ScriptedPublisher()
     async with desk([eigenda(5.0, PINNED), other]) as at:
