@@ -6,12 +6,14 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
+from shared.adapters.content.eigenda import open_source
 from shared.adapters.content.embedded import EmbeddedBlocks
 from shared.adapters.content.kubo.blocks import KuboBlocks
 from shared.adapters.content.kubo.ipfshttpclient import IpfsHttpClient
 from shared.adapters.content.kubo.rpc import KuboRpc
 from shared.adapters.content.kubo.source import KuboSource, Peers
 from shared.adapters.content.local import LocalStore
+from shared.adapters.content.services import open_services
 from shared.adapters.content.store import NodeContentStore, OperatorSources
 from shared.config import ContentConfig
 from shared.crypto.keystore import read_password
@@ -36,6 +38,9 @@ async def open_content(
         further: list[Source] = []
         if settings.kubo_url:
             further.append(KuboSource(await stack.enter_async_context(kubo_rpc(settings)), peers))
+        if settings.eigenda_url:
+            session = await stack.enter_async_context(open_services())
+            further.append(await stack.enter_async_context(open_source(session, settings.eigenda_url)))
 
         def sources(prefer: Address | None, ref: Ref | None) -> list[Source]:
             return [*operators(prefer, ref), *further]

@@ -7,17 +7,28 @@ import io
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import msgspec
 import pytest
 from aiohttp import web
 
 from shared.adapters.content import eigenda as eigenda_module
-from shared.adapters.content.eigenda import MAX_BLOB_BYTES, MAX_DOWNLOADS, MAX_KEPT_FILES, EigenDaSource, open_source
+from shared.adapters.content.eigenda import (
+    MAX_BLOB_BYTES,
+    MAX_DOWNLOADS,
+    MAX_KEPT_FILES,
+    EigenDaProxy,
+    EigenDaSource,
+    open_source,
+)
+from shared.adapters.content.publishers.eigenda import EigenDaPublisher
 from shared.adapters.content.services import open_services
+from shared.adapters.content.stores import open_content
+from shared.config import ContentConfig
 from shared.content.cid import Block
 from shared.content.unixfs import UNIXFS_V1_2025, UNIXFS_V1_CLASSIC, Profile, build_file, cid_of
-from shared.errors import SourceFailed
+from shared.errors import ContentUnavailable, SourceFailed
 from shared.interfaces import Meter, Wanted
 from shared.reasons import SourceFault
 from shared.types import Cid, Ref
@@ -261,3 +272,31 @@ async def test_closing_ends_what_is_under_way() -> None:
         await at.source.close()
         assert await fault_of(fetching) == (SourceFault.UNREACHABLE, "closed")
         assert await fault_of(at.fetch(ref)) == (SourceFault.UNREACHABLE, "closed")
+
+
+# --- a whole node --------------------------------------------------------------------------------
+async def test_a_node_fetches_a_file_that_another_published_and_serves_no_more(tmp_path: Path) -> None:
+    fake, data = FakeEigenDa(), content_of(5 << 20)
+    async with fake.open() as url:
+        settings = ContentConfig(eigenda_url=url)
+        async with (
+            open_content(settings, tmp_path / "performer", gateways=dict, own=None) as performer,
+            open_services() as session,
+        ):
+            ref = await performer.add(data)
+            publisher = EigenDaPublisher(EigenDaProxy(session, url), performer)
+            receipt = await publisher.status(await publisher.publish(ref))
+        certified = msgspec.structs.replace(ref, eigenda=bytes.fromhex(receipt.id))
+        fake.asked.clear()
+        async with open_content(settings, tmp_path / "attester", gateways=dict, own=None) as attester:
+            got = await attester.get(ref.cid, max_bytes=len(data), timeout_seconds=LIMIT_SECONDS, ref=certified)
+            assert got == data
+            assert await attester.has(ref.cid)
+        assert len(fake.asked) == 1
+
+
+async def test_without_the_setting_no_proxy_is_asked(tmp_path: Path) -> None:
+    ref = Ref(cid_of(CONTENT), len(CONTENT), UNIXFS_V1_2025.name, (), CERTIFICATE)
+    async with open_content(ContentConfig(), tmp_path, gateways=dict, own=None) as content:
+        with pytest.raises(ContentUnavailable, match="no source is known"):
+            await content.get(ref.cid, max_bytes=1 << 20, timeout_seconds=LIMIT_SECONDS, ref=ref)
