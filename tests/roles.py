@@ -151,6 +151,7 @@ class World(Cast):
         max_open_tasks: int = MAX_OPEN_TASKS,
         methods: Mapping[str, Method] = METHODS,
         publishers: Sequence[Publisher] = (),
+        sources: tuple[str, ...] = (),
     ) -> AsyncIterator[PerformerDesk]:
         """Built on the same file and content each time; `run` is the caller's to start."""
         content = self.content.join(PERFORMER.address)
@@ -196,6 +197,7 @@ class World(Cast):
                 earnings=earnings,
                 publications=Publications(publishers=publishers, store=store, clock=self.clock),
                 clock=self.clock,
+                sources=sources,
                 methods=methods,
             )
             door = Door(

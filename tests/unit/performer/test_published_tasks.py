@@ -255,6 +255,18 @@ async def test_a_crash_forgets_no_publication() -> None:
 
 
 @virtual
+async def test_a_task_message_names_the_further_sources_of_the_settings() -> None:
+    sources = ("https://gateway.example", "/dns4/node.example/tcp/4001/p2p/12D3KooWOwn")
+    async with World() as world, world.performer(sources=sources) as desk:
+        bystander = await world.bystander()
+        async with running(desk.performer.run()):
+            await desk.request(world.form())
+            message: TaskMessage = (await bystander.hears(TaskMessage))[0]
+        assert message.content.sources == sources
+        assert world.rules().check_task(peer_key_of(PERFORMER), messages.encode(message)) == message
+
+
+@virtual
 async def test_a_bug_in_a_publisher_fails_no_task() -> None:
     async with World() as world:
         broken = [ScriptedPublisher("eigenda", [KeyError("bug")]), ScriptedPublisher("pinata", [KeyError("bug")])]
