@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 import structlog
@@ -14,6 +15,7 @@ import structlog
 from performer.admission import Admission, Admitted
 from performer.earnings import Earnings
 from performer.ledger import TaskLedger
+from performer.publishing import Publications
 from performer.settlements import SettlementWatch
 from shared import messages
 from shared.constants import REPUBLISH_SECONDS
@@ -42,9 +44,21 @@ log = structlog.get_logger(__name__)
 OPEN_PHASES = tuple(phase for phase in Phase if phase not in FINAL)
 PARALLEL_RUNS = 2  # engines have threads of their own; more would only fight for them
 
+T = TypeVar("T")
+
 
 class SeedExpired(PoiError):
     """A task waited so long that its seed is no longer one that attesters take."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Proven:
+    """A task that ran, its proof in the own store."""
+
+    card: ModelCard
+    content: Ref
+    data: bytes
+    inference_seconds: float
 
 
 class Performer:
@@ -65,15 +79,19 @@ class Performer:
         admission: Admission,
         settlements: SettlementWatch,
         earnings: Earnings,
+        publications: Publications,
         clock: Clock,
+        sources: tuple[str, ...] = (),
         methods: Mapping[str, Method] = METHODS,
         metrics: Metrics | None = None,
     ) -> None:
+        """`sources`: where else the proofs are, of this operator's own hosts, for the `Ref`."""
         self._metrics = metrics or Metrics("performer")
         self._domain, self._roster = domain, roster
         self._gossip, self._topics, self._rules = gossip, topics, rules
         self._content, self._library, self._signer = content, library, signer
         self.ledger, self._admission, self._settlements, self.earnings = ledger, admission, settlements, earnings
+        self._publications, self._sources = publications, sources
         self._clock, self._methods = clock, methods
         self._queue: asyncio.Queue[Task] = asyncio.Queue()
 
@@ -121,7 +139,9 @@ class Performer:
                 clock=node.clock,
             ),
             earnings=earnings,
+            publications=Publications(publishers=node.publishers, store=node.store, clock=node.clock),
             clock=node.clock,
+            sources=node.config.content.sources,
             methods=methods or node.methods,
             metrics=node.metrics,
         )
@@ -148,35 +168,45 @@ class Performer:
         """Until cancelled."""
         await self.ledger.load()
         await self.earnings.load()
+        await self._publications.load()
         for task in self.ledger.open_tasks():
             if task.phase is Phase.REQUESTED and task.failure is None:
                 self._queue.put_nowait(task)
         async with asyncio.TaskGroup() as group:
             for _ in range(PARALLEL_RUNS):
-                group.create_task(self._perform_next())
+                group.create_task(self._perform_next(group))
             group.create_task(
                 attend(self._gossip, self._topics.certificate, self._rules.check_certificate, self._on_certificate)
             )
             group.create_task(self._settlements.run())
             group.create_task(self.earnings.run())
+            group.create_task(self._publications.run())
             group.create_task(self._keep_asking())
 
-    async def _perform_next(self) -> None:
+    async def _perform_next(self, telling: asyncio.TaskGroup) -> None:
         while True:
             queued = await self._queue.get()
             task = self.ledger.get(queued.task_id)
             if task is None or task.phase is not Phase.REQUESTED or self._clock.now() >= task.request.deadline:
                 continue  # settled or run out while it waited
-            try:
-                await self._perform(task)
-            except PoiError as error:
-                log.warning("task not performed", task=task.task_id.hex()[:8], reason=str(error))
-                await self.ledger.advance(task.task_id, Failed(str(error)))
-            except Exception as error:
-                log.exception("fault while performing", task=task.task_id.hex()[:8])
-                await self.ledger.advance(task.task_id, Failed(f"internal fault: {type(error).__name__}"))
+            proven = await self._guarded(task, self._prove(task))
+            if proven is not None:
+                # By itself: the next task need not wait for what certifies this one's proof.
+                telling.create_task(self._guarded(task, self._tell(task, proven)))
 
-    async def _perform(self, task: Task) -> None:
+    async def _guarded(self, task: Task, step: Coroutine[Any, Any, T]) -> T | None:
+        """None when it failed, which is recorded."""
+        try:
+            return await step
+        except PoiError as error:
+            log.warning("task not performed", task=task.task_id.hex()[:8], reason=str(error))
+            await self.ledger.advance(task.task_id, Failed(str(error)))
+        except Exception as error:
+            log.exception("fault while performing", task=task.task_id.hex()[:8])
+            await self.ledger.advance(task.task_id, Failed(f"internal fault: {type(error).__name__}"))
+        return None
+
+    async def _prove(self, task: Task) -> _Proven:
         request = task.request
         definition = self._roster().definitions[request.task_definition_id]
         # (3) fetch card, model, input
@@ -199,21 +229,26 @@ class Performer:
             engine=model.fingerprint(),
         )
         ref = await self._content.add(_checked(encode_proof(proof)))
+        content = msgspec.structs.replace(ref, sources=self._sources)
+        return _Proven(model.card, content, data_of(output), inference_seconds)
+
+    async def _tell(self, task: Task, proven: _Proven) -> None:
+        content = await self._publications.publish(proven.content, task.request.deadline)
         # (6) sign
-        epoch = self._epoch_for(request, model.card)
-        info = self._task_info(task, ref.cid, data_of(output), epoch)
+        epoch = self._epoch_for(task.request, proven.card)
+        info = self._task_info(task, content.cid, proven.data, epoch)
         signature = await self._signer.sign(self._domain.task_info_hash(info))
         performed = await self.ledger.advance(
             task.task_id,
             Performed(
                 info,
                 signature,
-                inference_seconds,
+                proven.inference_seconds,
                 self._clock.now(),
-                msgspec.structs.replace(ref, cid=info.proof_of_task),
+                msgspec.structs.replace(content, cid=info.proof_of_task),
             ),
         )
-        log.info("performed", task=task.task_id.hex()[:8], ms=round(inference_seconds * 1000, 1))
+        log.info("performed", task=task.task_id.hex()[:8], ms=round(proven.inference_seconds * 1000, 1))
         # (7) publish
         await self._publish(performed)
 

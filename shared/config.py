@@ -340,6 +340,7 @@ def _check_publish(config: Config) -> None:
     needs: dict[str, dict[str, object]] = {
         "kubo": {"content.kubo_url": config.content.kubo_url},
         "pinning-service": {
+            "content.kubo_url": config.content.kubo_url,
             "publish.pinning_service_url": publish.pinning_service_url,
             "publish.pinning_service_token_file": publish.pinning_service_token_file,
         },

@@ -21,6 +21,7 @@ from shared.adapters.chain_evm import (
     discover,
 )
 from shared.adapters.clock import SystemClock
+from shared.adapters.content.publishers.open import open_publishers
 from shared.adapters.content.store import NodeContentStore
 from shared.adapters.content.stores import open_content
 from shared.adapters.counting import CountingGossip, CountingSettlement
@@ -35,6 +36,7 @@ from shared.config import Config
 from shared.constants import GWEI
 from shared.crypto import keystore
 from shared.digests import Domain
+from shared.interfaces import Publisher
 from shared.messages import Topics
 from shared.metrics import Metrics
 from shared.model_library import ModelLibrary
@@ -70,6 +72,7 @@ class Node:
     gossip: CountingGossip
     libp2p: LibP2PGossip
     content: NodeContentStore
+    publishers: tuple[Publisher, ...]  # a performer's
     engine: OpenEngine
     reference: OpenEngine  # decides what is close; see `open_reference`
     library: ModelLibrary
@@ -132,6 +135,9 @@ async def open_node(config: Config, role: str) -> AsyncIterator[Node]:
                 own=signer.address,
             )
         )
+        publishers: tuple[Publisher, ...] = ()
+        if role == "performer":
+            publishers = await stack.enter_async_context(open_publishers(config, content))
         engine, reference = open_engine(config.inference), open_reference(config.inference)
         engines = engines_by_profile(config.inference, engine, reference)
         for each in {engine, reference, *engines.values()}:
@@ -161,6 +167,7 @@ async def open_node(config: Config, role: str) -> AsyncIterator[Node]:
             gossip=CountingGossip(gossip, metrics),
             libp2p=gossip,
             content=content,
+            publishers=publishers,
             engine=engine,
             reference=reference,
             library=ModelLibrary(

@@ -21,6 +21,7 @@ from performer.admission import Admission
 from performer.api import Door
 from performer.earnings import Earnings
 from performer.ledger import TaskLedger
+from performer.publishing import Publications
 from performer.service import Performer
 from performer.settlements import SettlementWatch
 from shared import messages
@@ -31,7 +32,7 @@ from shared.adapters.memory.store import MemoryFile, MemoryStore, MemoryVoteGuar
 from shared.adapters.signers import LocalIdentitySigner, LocalVoteSigner
 from shared.canonical import encode_canonical
 from shared.constants import MAX_CONCURRENT_VERIFICATIONS, MAX_OPEN_TASKS
-from shared.interfaces import ContentStore, InferenceEngine, VoteGuard, VoteSigner
+from shared.interfaces import ContentStore, InferenceEngine, Publisher, VoteGuard, VoteSigner
 from shared.model_library import ModelLibrary
 from shared.profiles import Profile
 from shared.types import (
@@ -149,6 +150,8 @@ class World(Cast):
         served: tuple[int, ...] = (),
         max_open_tasks: int = MAX_OPEN_TASKS,
         methods: Mapping[str, Method] = METHODS,
+        publishers: Sequence[Publisher] = (),
+        sources: tuple[str, ...] = (),
     ) -> AsyncIterator[PerformerDesk]:
         """Built on the same file and content each time; `run` is the caller's to start."""
         content = self.content.join(PERFORMER.address)
@@ -192,7 +195,9 @@ class World(Cast):
                     clock=self.clock,
                 ),
                 earnings=earnings,
+                publications=Publications(publishers=publishers, store=store, clock=self.clock),
                 clock=self.clock,
+                sources=sources,
                 methods=methods,
             )
             door = Door(

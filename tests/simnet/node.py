@@ -240,6 +240,7 @@ class SimNode:
             rules=GossipRules(domain=world.chain.domain, roster=lambda: roster.current, clock=clock),
             gossip=gossip,
             content=content,
+            publishers=(),
             engine=engine,
             library=ModelLibrary(content=content, engines={Profile.FP32: engine}, reference=engine),
             store=store,

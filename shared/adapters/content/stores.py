@@ -7,12 +7,14 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from shared.adapters.content.addresses import AddressPolicy, AddressRefused
+from shared.adapters.content.eigenda import open_source
 from shared.adapters.content.embedded import EmbeddedBlocks
 from shared.adapters.content.kubo.blocks import KuboBlocks
 from shared.adapters.content.kubo.ipfshttpclient import IpfsHttpClient
 from shared.adapters.content.kubo.rpc import KuboRpc
 from shared.adapters.content.kubo.source import KuboSource
 from shared.adapters.content.local import LocalStore
+from shared.adapters.content.services import open_services
 from shared.adapters.content.sources.gateways import open_gateways
 from shared.adapters.content.sources.operators import OperatorSources, own_sources, registered_hosts
 from shared.adapters.content.sources.order import OrderedSources
@@ -47,6 +49,9 @@ async def open_content(
         if settings.kubo_url:
             further.append(KuboSource(await stack.enter_async_context(kubo_rpc(settings)), peers))
         further += await stack.enter_async_context(open_gateways(settings.gateways))
+        if settings.eigenda_url:
+            session = await stack.enter_async_context(open_services())
+            further.append(await stack.enter_async_context(open_source(session, settings.eigenda_url)))
         sources = OrderedSources(operators, further)
         yield await stack.enter_async_context(NodeContentStore(local_store(settings, folder), sources))
 

@@ -155,7 +155,7 @@ def test_a_store_elsewhere_needs_its_url(store: str) -> None:
 
 NEEDS = {
     "kubo": ["content.kubo_url"],
-    "pinning-service": ["publish.pinning_service_url", "publish.pinning_service_token_file"],
+    "pinning-service": ["content.kubo_url", "publish.pinning_service_url", "publish.pinning_service_token_file"],
     "pinata": ["publish.pinata_url", "publish.pinata_token_file"],
     "filebase": ["publish.filebase_url", "publish.filebase_token_file"],
     "eigenda": ["content.eigenda_url"],
