@@ -91,7 +91,7 @@ class Marks:
 def mark(marks: Marks, roots: Iterable[R], *, now: float, max_bytes: int) -> Sequence[R]:
     """Marks what has to stay, then the rest, most recently used first, while `max_bytes` hold it all.
 
-    What does not fit is returned: the file that was used last among them, and all that were used before it.
+    What does not fit is returned: the first that does not, and all that were used before it.
     """
     cached: list[R] = []
     for root in roots:
@@ -99,7 +99,8 @@ def mark(marks: Marks, roots: Iterable[R], *, now: float, max_bytes: int) -> Seq
             marks.keep(root.cid)
         else:
             cached.append(root)
-    cached.sort(key=lambda root: (root.used_at, root.cid), reverse=True)
+    cached.reverse()  # of two used at the same time, the one that comes later
+    cached.sort(key=lambda root: root.used_at, reverse=True)
     for index, root in enumerate(cached):
         if not marks.keep_if_it_fits(root.cid, max_bytes):
             return cached[index:]
