@@ -95,7 +95,8 @@ class _HubSource:
 
 
 class _HubBlocks:
-    """One owner's own blocks, as a `LocalStore`. It is never full."""
+    """One owner's own blocks, as a `LocalStore`. Nothing is remembered of what was fetched in part, and it is never
+    full."""
 
     def __init__(self, hub: ContentHub, own: Address) -> None:
         self._blocks, self._pins, self._now = hub.blocks[own], hub.pins[own], hub.now
@@ -128,16 +129,12 @@ class _HubBlocks:
             self._held[root] -= 1
 
     async def begin(self, root: Cid) -> None:
-        self._pin(root, None, 0.0)
+        pass
 
     async def keep(self, root: Cid, size: int, keep_until: float) -> None:
-        self._pin(root, size, keep_until)
-
-    def _pin(self, root: Cid, size: int | None, keep_until: float) -> None:
         known = self._pins.pop(root, None)  # the last is the one used last, even where a clock stands still
-        if known is not None:
-            size, keep_until = known.size if size is None else size, max(known.keep_until, keep_until)
-        self._pins[root] = Pin(root, size, keep_until, self._now())
+        kept = keep_until if known is None else max(known.keep_until, keep_until)
+        self._pins[root] = Pin(root, size, kept, self._now())
 
     async def is_complete(self, root: Cid) -> bool:
         try:
