@@ -238,34 +238,3 @@ def test_many_threads_write_the_same_and_different_blocks(tmp_path):
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(write_all, range(8)))
     assert len(on_disk(tmp_path)) == 20
-
-
-# --- pins ----------------------------------------------------------------------------------------
-async def test_pins_outlive_their_process(tmp_path):
-    pins = Pins(tmp_path / "pins.sqlite")
-    await pins.open()
-    kept = Pin(LEAF.cid, 7, FOREVER, 1.0)
-    await pins.add(kept)
-    await pins.add(kept)
-    await pins.add(Pin(Cid("other"), 1, 5.0, 1.0))
-    await pins.remove(Cid("other"))
-    await pins.remove(Cid("never there"))
-    await pins.close()
-    pins = Pins(tmp_path / "pins.sqlite")
-    await pins.open()
-    assert pins.all() == [kept]
-    await pins.close()
-
-
-async def test_a_second_process_is_refused(tmp_path):
-    first, second = Pins(tmp_path / "pins.sqlite"), Pins(tmp_path / "pins.sqlite")
-    await first.open()
-    with pytest.raises(StoreBusy):
-        await second.open()
-    await first.close()
-
-
-async def test_another_file_is_refused(tmp_path):
-    (tmp_path / "pins.sqlite").write_bytes(b"not a database, but long enough to look like a file of some kind")
-    with pytest.raises(StoreCorrupt):
-        await Pins(tmp_path / "pins.sqlite").open()
