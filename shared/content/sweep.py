@@ -1,4 +1,4 @@
-"""What a garbage collection leaves: the blocks of every file that has to stay, and of the others what there is room for.
+"""What a garbage collection leaves: every file that has to stay, and of the others what there is room for.
 
 A mark is a SHA-256: blocks on disk are told apart by their hash alone, whatever codec a CID gives them.
 """
@@ -61,7 +61,7 @@ class Marks:
         self.bytes += sum(sizes.values())
 
     def _new(self, root: Cid, room: int | None) -> tuple[dict[bytes, int], set[Cid]]:
-        """(size of each block of the file that is here and not yet marked, nodes among them); given up beyond `room`."""
+        """(size of each block of the file that is here and not yet marked, the nodes among them); cut beyond `room`."""
         sizes: dict[bytes, int] = {}
         nodes: set[Cid] = set()
         todo, total = [root], 0

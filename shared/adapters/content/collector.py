@@ -32,6 +32,7 @@ T = TypeVar("T")
 _BEGIN_AT, _COLLECT_TO, _GROWN_BY = 0.9, 0.8, 0.02
 # A store that is full of what has to stay looks in vain, whatever is written: at most a tenth of the time.
 _REST = 9.0  # times what the collection took
+_CLOSED = "the content store is closed"
 _EVERYTHING = 1 << 62  # bytes, beyond any disk
 
 
@@ -51,6 +52,7 @@ class Collector:
         self._files, self._pins, self._in_use, self._threads = files, pins, in_use, threads
         self._max_bytes, self._now = max_bytes, now
         self._running: asyncio.Task[Swept] | None = None
+        self._target = 0  # bytes, of the one that is running
         self._is_closing = threading.Event()
         self._held_after = 0  # bytes, by the last collection
         self._rests_until = 0.0
@@ -58,7 +60,7 @@ class Collector:
     async def close(self) -> None:
         """A collection under way stops where it is."""
         self._is_closing.set()
-        if self._running is not None:
+        while self._running is not None:
             await asyncio.wait([self._running])
 
     async def collect(self, max_bytes: int) -> Swept:
@@ -69,14 +71,19 @@ class Collector:
 
     async def make_room(self, *, at_any_rate: bool) -> bool:
         """For a write that went over the bound: by what is used least, or by all that may go. False: it did not help
-        a moment ago, so nothing was tried."""
-        if self._max_bytes is None or time.monotonic() < self._rests_until:
+        a moment ago, so nothing was tried. Whoever waits at the same time shares one collection."""
+        if self._max_bytes is None:
             return False
-        if self._running is not None:
-            await asyncio.shield(self._running)
-            return True
+        target = 0 if at_any_rate else int(_COLLECT_TO * self._max_bytes)
+        while self._running is not None:
+            is_enough = self._target <= target
+            await asyncio.wait([self._running])
+            if is_enough:
+                return True
+        if time.monotonic() < self._rests_until:
+            return False
         began_at = time.monotonic()
-        swept = await self._start(0 if at_any_rate else int(_COLLECT_TO * self._max_bytes))
+        swept = await self._start(target)
         if at_any_rate and swept.bytes < _GROWN_BY * self._max_bytes:
             self._rests_until = time.monotonic() + _REST * (time.monotonic() - began_at)
         return True
@@ -94,7 +101,9 @@ class Collector:
         self._held_after, self._rests_until = 0, 0.0
 
     def _start(self, max_bytes: int) -> asyncio.Future[Swept]:
-        self._running = asyncio.create_task(self._collect(max_bytes))
+        if self._is_closing.is_set():
+            raise StoreError(_CLOSED)
+        self._running, self._target = asyncio.create_task(self._collect(max_bytes)), max_bytes
         return asyncio.shield(self._running)
 
     # --- one collection --------------------------------------------------------------------------
@@ -107,7 +116,8 @@ class Collector:
                 except StoreFull:  # the disk is full: what no pin names can go without writing anything
                     marks, _ = await self._mark(_EVERYTHING)
                 swept = await self._run(lambda: self._sweep(marks))
-            log.info("content.collected", blocks=swept.blocks, bytes=swept.bytes, held_bytes=self._files.held_bytes)
+            if swept.blocks:
+                log.info("content.collected", blocks=swept.blocks, bytes=swept.bytes, held_bytes=self._files.held_bytes)
             return swept
         finally:
             self._held_after = self._files.held_bytes
@@ -133,7 +143,7 @@ class Collector:
 
     def _peek(self, cid: Cid) -> Block | None:
         if self._is_closing.is_set():
-            raise StoreError("the content store is being closed")
+            raise StoreError(_CLOSED)
         return self._files.peek(cid)
 
     def _sweep(self, marks: Marks) -> Swept:

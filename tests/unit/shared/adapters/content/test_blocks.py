@@ -12,11 +12,9 @@ from typing import Any
 import pytest
 
 from shared.adapters.content.blocks import BlockFiles
-from shared.adapters.content.pins import Pins
 from shared.content.cid import Codec, make_block
-from shared.errors import CodecError, StoreBusy, StoreCorrupt
-from shared.interfaces import Pin
-from shared.types import FOREVER, Cid
+from shared.errors import CodecError
+from shared.types import Cid
 from tests.content_support import SMALL, Blocks, content_of
 
 LEAF = make_block(Codec.RAW, b"content")
