@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import signal
 import sys
@@ -287,15 +288,21 @@ async def test_a_collection_begins_before_the_store_is_full(tmp_path):
         assert shop.local.files.held_bytes == 800
 
 
-async def test_a_store_full_of_pins_is_not_searched_for_every_write(tmp_path, monkeypatch):
-    collections = []
+@pytest.fixture
+def collections(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """What each collection was to come down to."""
+    targets: list[int] = []
     real = content_collector.Collector._collect
 
     async def collect(collector: content_collector.Collector, max_bytes: int) -> Swept:
-        collections.append(max_bytes)
+        targets.append(max_bytes)
         return await real(collector, max_bytes)
 
     monkeypatch.setattr(content_collector.Collector, "_collect", collect)
+    return targets
+
+
+async def test_a_store_full_of_pins_is_not_searched_for_every_write(tmp_path, collections, monkeypatch):
     monkeypatch.setattr(content_collector, "_REST", 1e6)
     async with shop_at(tmp_path, 10_000) as shop:
         await shop.store.add(bytes(9990))
@@ -305,6 +312,35 @@ async def test_a_store_full_of_pins_is_not_searched_for_every_write(tmp_path, mo
                 await shop.fetch(b"x" * 16)
         await shop.store.collect(10_000)
     assert collections == [8000, 8000, 0, 10_000]  # in the background; for the first write, twice; and as asked
+
+
+async def test_a_store_nearly_full_of_pins_is_searched_again_only_when_it_has_grown(tmp_path, collections):
+    async with shop_at(tmp_path, 10_000) as shop:
+        await shop.store.add(bytes(9200))
+        for number in range(24):
+            await until(lambda: shop.local._collector._running is None, "the one in the background is over")
+            await shop.fetch(bytes([number]) * 16)
+        assert collections == [8000, 8000]  # for the first byte over nine tenths, and 200 bytes later
+        assert shop.local.files.held_bytes == 9200 + 12 * 16  # the one that was being fetched, and 11 since
+
+
+async def test_the_blocks_of_an_add_that_failed_go_at_once(tmp_path, monkeypatch):
+    """Also where the last collection found nothing: they were still claimed then."""
+    monkeypatch.setattr(content_collector, "_REST", 1e6)
+    async with shop_at(tmp_path, 10_000) as shop:
+        await shop.store.add(bytes(9200))
+        with pytest.raises(ContentError, match="would take over 10000 bytes"):
+            await shop.add(content_of(800))
+        await until(lambda: shop.local.files.held_bytes == 9200, "they are gone")
+        await shop.add(content_of(100))
+
+
+async def test_a_store_over_a_lowered_bound_drops_its_cache_when_it_is_opened(tmp_path):
+    async with shop_at(tmp_path) as shop:
+        for number in range(100):
+            await shop.fetch(bytes([number]) * 16)
+    async with shop_at(tmp_path, 1000) as shop:
+        await until(lambda: shop.local.files.held_bytes <= 800, "it collects by itself")
 
 
 async def test_a_store_over_a_lowered_bound_reads_and_collects(tmp_path, no_rest):
@@ -428,6 +464,35 @@ async def test_a_block_written_during_a_collection_stays(shop, before_sweep):
     assert len(shop.on_disk()) == 1
 
 
+async def test_a_block_whose_write_began_before_a_collection_stays(shop, monkeypatch):
+    gate, real = Gate(), os.replace
+
+    def replace(source: Path, target: Path) -> None:
+        real(source, target)
+        gate.pass_through()
+
+    monkeypatch.setattr(os, "replace", replace)
+    writing = asyncio.create_task(shop.local.write(Block(Blocks().leaf(b"new"), b"new")))
+    await gate.reached()
+    assert await shop.store.collect(0) == Swept(0, 0)
+    gate.open()
+    await writing
+    assert await shop.store.collect(0) == Swept(1, 3)
+
+
+async def test_a_block_read_during_a_collection_stays(shop, before_sweep):
+    """As the gateway reads them for others."""
+    cid, other = await shop.fetch(b"read"), await shop.fetch(b"other")
+    collecting = asyncio.create_task(shop.store.collect(0))
+    await before_sweep.reached()
+    assert await shop.local.read(cid) == Block(cid, b"read")
+    assert await shop.local.read(Blocks().leaf(b"never here")) is None
+    before_sweep.open()
+    assert await collecting == Swept(1, 5)
+    assert await shop.has(cid, other) == [True, False]
+    assert shop.local._in_use._touched is None
+
+
 async def test_a_file_found_complete_while_it_is_held_is_still_so_when_it_is_kept(shop, before_sweep):
     cid = await shop.fetch(content_of(300))
     collecting = asyncio.create_task(shop.store.collect(0))
@@ -449,6 +514,18 @@ async def test_there_is_one_collection_at_a_time(shop, before_sweep):
     assert (await collecting[0]).blocks == 0  # it was written meanwhile
     assert [swept.blocks for swept in await asyncio.gather(*collecting[1:])] in ([1, 0], [0, 1])
     assert await shop.has(gone) == [False]
+
+
+async def test_whoever_needs_all_the_room_is_not_content_with_a_smaller_collection(tmp_path, before_sweep):
+    async with shop_at(tmp_path, 1000) as shop:
+        cid = await shop.fetch(b"cached")
+        small = asyncio.create_task(shop.store.collect(1000))
+        await before_sweep.reached()
+        large = asyncio.create_task(shop.local._collector.make_room(at_any_rate=True))
+        before_sweep.open()
+        assert await small == Swept(0, 0)
+        assert await large is True
+        assert await shop.has(cid) == [False]
 
 
 async def test_a_collection_goes_on_without_whoever_asked_for_it(shop, before_sweep):
