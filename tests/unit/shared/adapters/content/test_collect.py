@@ -360,13 +360,37 @@ async def test_a_store_over_a_lowered_bound_reads_and_collects(tmp_path, no_rest
 
 
 async def test_many_that_need_room_at_once_share_a_collection_and_none_waits_for_ever(tmp_path, no_rest):
-    async with shop_at(tmp_path, 20_000) as shop:
+    async with shop_at(tmp_path, 15_000) as shop:
         for number in range(30):
             await shop.fetch(bytes([number, 255]) * 250)
-        contents = [bytes([number]) * 500 for number in range(16)]
+        contents = [bytes([number]) * 500 for number in range(12)]
         cids = await asyncio.gather(*(shop.add(content) for content in contents))
-        assert shop.local.files.held_bytes <= 20_000
-        assert await shop.has(*cids) == [True] * 16
+        assert shop.local.files.held_bytes <= 15_000
+        assert await shop.has(*cids) == [True] * 12
+
+
+@pytest.mark.parametrize("nth", [1, 20, 40])
+async def test_a_full_disk_leaves_nothing_that_outlives_the_next_collection(shop, monkeypatch, nth):
+    kept = await shop.add(content_of(200))
+    before, real, written = shop.on_disk(), content_blocks._write_file, 0
+
+    def write(path: Path, data: bytes, *, is_durable: bool) -> None:
+        nonlocal written
+        written += 1
+        real(path, data[: len(data) // 2] if written >= nth else data, is_durable=False)
+        if written >= nth:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(content_blocks, "_write_file", write)
+        with pytest.raises(ContentError, match=r"^store content: No space left on device$"):
+            await shop.add(content_of(600))
+    assert not list((shop.root / "tmp").iterdir())
+    assert shop.local.files.held_bytes == sum(shop.on_disk().values())
+    await shop.store.collect()
+    assert shop.on_disk() == before
+    assert await shop.roots() == {kept}
+    assert await shop.get(await shop.add(content_of(600))) == content_of(600)
 
 
 # --- at the same time ----------------------------------------------------------------------------
@@ -425,7 +449,7 @@ async def test_a_read_that_saw_the_beginning_of_a_cached_file_sees_its_end(shop)
 
 
 async def test_a_read_that_begins_while_its_file_is_about_to_go_saves_what_is_left(shop, before_sweep):
-    cid = await shop.fetch(content_of(300))
+    cid, other = await shop.fetch(content_of(300)), await shop.fetch(b"other")
     shop.peer.blocks.clear()
     collecting = asyncio.create_task(shop.store.collect(0))
     await before_sweep.reached()
@@ -433,7 +457,8 @@ async def test_a_read_that_begins_while_its_file_is_about_to_go_saves_what_is_le
     async with aclosing(shop.store.open(cid, max_bytes=300, timeout_seconds=LIMIT_SECONDS)) as stream:
         first = await anext(stream)
         before_sweep.open()
-        assert await collecting == Swept(0, 0)
+        assert await collecting == Swept(1, 5)
+        assert await shop.has(other) == [False]
         assert first + b"".join([chunk async for chunk in stream]) == content_of(300)
     assert await shop.roots() == {cid}
 

@@ -366,6 +366,8 @@ async def main(what, root, argument, target):
             with open(path, "wb") as file:
                 async for chunk in store.open(cid, max_bytes=1 << 30, timeout_seconds=120, prefer=OWNER):
                     await asyncio.to_thread(file.write, chunk)
+            async for chunk in store.open(cid, max_bytes=1 << 30, timeout_seconds=120):
+                pass  # now from the disk
             print(cid, peak_mib() - before, flush=True)
         print("in all", peak_mib() - before, flush=True)
 
