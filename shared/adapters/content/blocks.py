@@ -42,7 +42,9 @@ class BlockFiles:
         _sync_folder(root)
         for leftover in self._temporary.iterdir():  # of writes that a crash cut short
             leftover.unlink()
+        self._made_shards: set[str] = set()
         self._durable_shards: set[str] = set()
+        self._shard_lock = threading.Lock()
         self._counter = itertools.count()
         self._lock = threading.Lock()
         self._turns = [threading.Lock() for _ in range(_TURNS)]
@@ -144,14 +146,17 @@ class BlockFiles:
         return self._blocks / key[-3:-1] / f"{key}.data"
 
     def _make_shard(self, folder: Path, *, is_durable: bool) -> None:
-        if not is_durable:
-            folder.mkdir(exist_ok=True)
+        if folder.name in self._durable_shards:
             return
-        with self._lock:  # or a second thread would rely on a folder whose name is not on disk yet
+        folder.mkdir(exist_ok=True)
+        if not is_durable:
+            return
+        self._made_shards.add(folder.name)
+        with self._shard_lock:  # or a second thread would rely on a folder whose name is not on disk yet
             if folder.name not in self._durable_shards:
-                folder.mkdir(exist_ok=True)
+                made = self._made_shards.copy()  # one fsync for all that wait here
                 _sync_folder(self._blocks)
-                self._durable_shards.add(folder.name)
+                self._durable_shards |= made
 
     def _turn(self, digest: bytes) -> threading.Lock:
         return self._turns[hash(digest) % len(self._turns)]

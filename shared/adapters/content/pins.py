@@ -47,7 +47,7 @@ class Pins:
         self._db, self._now = Database(path, PINS), now
         self._max_cached = self._trim_above = max_cached
         self._known: dict[Cid, Pin] = {}  # what is durable, but for the last uses
-        self._coming: list[Pin] = []  # in adds under way
+        self._coming: dict[object, Pin] = {}  # in adds under way, each under a token of its own
         self._unwritten_uses: set[Cid] = set()
         self._changes: set[asyncio.Task[None]] = set()
 
@@ -72,7 +72,7 @@ class Pins:
     def promised(self) -> list[Pin]:
         """All, with what is being promised right now."""
         pins = dict(self._known)
-        for pin in self._coming:
+        for pin in self._coming.values():
             pins[pin.cid] = _merged(pins.get(pin.cid), pin)
         return list(pins.values())
 
@@ -80,18 +80,19 @@ class Pins:
         """Nothing that was promised before is shortened, and a file that was all here stays so."""
         known = self._known.get(pin.cid)
         if known is None or _is_news(known, pin):
-            self._coming.append(pin)
-            await self._change(self._add(pin))
+            token = object()
+            self._coming[token] = pin
+            await self._change(self._add(token, pin))
         elif pin.used_at > known.used_at:
             self._known[pin.cid] = replace(known, used_at=pin.used_at)
             self._unwritten_uses.add(pin.cid)
 
-    async def _add(self, pin: Pin) -> None:
+    async def _add(self, token: object, pin: Pin) -> None:
         uses = self._take_uses(_USES_A_WRITE)
         try:
             written = await self._db.run(lambda connection: _write(connection, pin, uses))
         finally:
-            self._coming.remove(pin)
+            del self._coming[token]
         self._known[pin.cid] = _merged(self._known.get(pin.cid), written)
         if len(self._known) > self._trim_above:
             with suppress(StoreError):  # the pin itself is durable; a later one tries again
@@ -109,7 +110,7 @@ class Pins:
         await self._change(self._drop(pins))
 
     async def _drop(self, pins: Collection[Pin]) -> None:
-        coming = {pin.cid for pin in self._coming}
+        coming = {pin.cid for pin in self._coming.values()}
         gone = [pin for pin in pins if self._known.get(pin.cid) is pin and pin.cid not in coming]
         for pin in gone:  # first: whoever adds one of them again must not take it for durable
             del self._known[pin.cid]

@@ -9,7 +9,7 @@ from sqlite3 import Connection
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.adapters.content import pins as pins_file
@@ -101,6 +101,7 @@ PINS = st.builds(
 
 
 @given(st.lists(PINS, max_size=8), st.booleans())
+@settings(max_examples=25)
 def test_whatever_the_order_the_longest_promise_holds(tmp_path_factory, added, is_at_once):
     path = tmp_path_factory.mktemp("pins") / "pins.sqlite"
 
