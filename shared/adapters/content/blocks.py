@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from shared.adapters.content.in_use import InUse
+from shared.adapters.content.in_use import InUse, Watch
 from shared.content import unixfs
 from shared.content.cid import Block, parse_cid, verify_block
 from shared.errors import CodecError, ContentCorrupt
@@ -102,9 +102,9 @@ class BlockFiles:
         with self._turn(digest):
             return self._delete(digest)
 
-    def delete_unless_used(self, digest: bytes) -> int | None:
+    def delete_unless_used(self, digest: bytes, watch: Watch) -> int | None:
         """As `delete`; None when it is in use, as `InUse.delete_unless_used` says."""
-        return self._in_use.delete_unless_used(digest, lambda: self._delete(digest))
+        return self._in_use.delete_unless_used(digest, watch, lambda: self._delete(digest))
 
     def _delete(self, digest: bytes) -> int:
         path = self._path_of(digest)

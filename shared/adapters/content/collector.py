@@ -16,7 +16,7 @@ from typing import TypeVar
 import structlog
 
 from shared.adapters.content.blocks import BlockFiles
-from shared.adapters.content.in_use import InUse
+from shared.adapters.content.in_use import InUse, Watch
 from shared.adapters.content.pins import Pins
 from shared.content.cid import Block
 from shared.content.sweep import Marks, mark
@@ -109,13 +109,13 @@ class Collector:
     # --- one collection --------------------------------------------------------------------------
     async def _collect(self, max_bytes: int) -> Swept:
         try:
-            with self._in_use.watch():
+            with self._in_use.watch() as watch:
                 marks, gone = await self._mark(max_bytes)
                 try:
                     await self._pins.drop(gone)
                 except StoreFull:  # the disk is full: what no pin names can go without writing anything
                     marks, _ = await self._mark(_EVERYTHING)
-                swept = await self._run(lambda: self._sweep(marks))
+                swept = await self._run(lambda: self._sweep(marks, watch))
             if swept.blocks:
                 log.info("content.collected", blocks=swept.blocks, bytes=swept.bytes, held_bytes=self._files.held_bytes)
             return swept
@@ -146,24 +146,24 @@ class Collector:
             raise StoreError(_CLOSED)
         return self._files.peek(cid)
 
-    def _sweep(self, marks: Marks) -> Swept:
+    def _sweep(self, marks: Marks, watch: Watch) -> Swept:
         blocks, freed_bytes = 0, 0
         for digest in self._files.digests():
             if self._is_closing.is_set():
                 break
-            if (freed := self._delete(digest, marks)) is not None:
+            if (freed := self._delete(digest, marks, watch)) is not None:
                 blocks, freed_bytes = blocks + 1, freed_bytes + freed
         return Swept(blocks, freed_bytes)
 
-    def _delete(self, digest: bytes, marks: Marks) -> int | None:
+    def _delete(self, digest: bytes, marks: Marks, watch: Watch) -> int | None:
         """Bytes freed; None for what stays."""
         if digest in marks.digests:
             return None
-        freed = self._files.delete_unless_used(digest)
+        freed = self._files.delete_unless_used(digest, watch)
         if freed is None:  # in use, or somebody holds another file by now
             self._mark_held(marks)
             if digest not in marks.digests:
-                freed = self._files.delete_unless_used(digest)
+                freed = self._files.delete_unless_used(digest, watch)
         return freed
 
 

@@ -84,11 +84,16 @@ class EmbeddedBlocks:
         a thread that waited could be the one that the collection needs."""
         for at_any_rate in (False, True):
             try:
-                return await write()
+                return await self._unless_closed(write)
             except OSError as error:
                 is_full = error.errno == errno.EDQUOT
                 if not is_full or not await self._collector.make_room(at_any_rate=at_any_rate):
                     raise
+        return await self._unless_closed(write)
+
+    async def _unless_closed(self, write: Callable[[], Awaitable[T]]) -> T:
+        if not self._is_open:
+            raise StoreError("it is closed")
         return await write()
 
     # --- writing ---------------------------------------------------------------------------------

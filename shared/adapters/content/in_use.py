@@ -9,6 +9,9 @@ from contextlib import contextmanager
 
 from shared.types import Cid
 
+Watch = set[bytes]
+"""The digests that were used since a collection began."""
+
 
 class InUse:
     """Every decision to delete is taken under the lock that uses are noted under. Any thread may call."""
@@ -18,7 +21,7 @@ class InUse:
         self._held: Counter[Cid] = Counter()
         self._writing: Counter[bytes] = Counter()
         self._claims: list[set[bytes]] = []
-        self._touched: set[bytes] | None = None  # None while nothing is collected
+        self._touched: Watch | None = None  # None while nothing is collected
         self._newly_held: list[Cid] = []  # since the collection looked last
 
     # --- uses ------------------------------------------------------------------------------------
@@ -73,13 +76,14 @@ class InUse:
 
     # --- collecting ------------------------------------------------------------------------------
     @contextmanager
-    def watch(self) -> Iterator[None]:
+    def watch(self) -> Iterator[Watch]:
         """A collection: what is used from here on stays."""
+        watch: Watch = set()
         with self._lock:
-            self._touched = set()
+            self._touched = watch
             self._newly_held = list(self._held)
         try:
-            yield
+            yield watch
         finally:
             with self._lock:
                 self._touched = None
@@ -91,16 +95,13 @@ class InUse:
             roots, self._newly_held = self._newly_held, []
             return roots
 
-    def delete_unless_used(self, digest: bytes, delete: Callable[[], int]) -> int | None:
-        """What `delete` says; None when the block is in use, or may be: a root is held that was not yet taken."""
+    def delete_unless_used(self, digest: bytes, watch: Watch, delete: Callable[[], int]) -> int | None:
+        """What `delete` says; None when the block is in use, or may be: a root is held that was not yet taken, or the
+        collection's watch is over and its thread is not."""
         with self._lock:
-            if self._newly_held or self._is_used(digest):
+            if self._newly_held or self._touched is not watch or self._is_used(digest, watch):
                 return None
             return delete()
 
-    def _is_used(self, digest: bytes) -> bool:
-        return (
-            digest in self._writing
-            or (self._touched is not None and digest in self._touched)
-            or any(digest in claim for claim in self._claims)
-        )
+    def _is_used(self, digest: bytes, watch: Watch) -> bool:
+        return digest in self._writing or digest in watch or any(digest in claim for claim in self._claims)

@@ -583,6 +583,41 @@ async def test_closing_stops_a_collection_and_loses_nothing(tmp_path, before_swe
         assert await shop.get(kept) == content_of(100)
 
 
+async def test_a_sweep_that_lost_its_watch_deletes_nothing(shop, before_sweep, monkeypatch):
+    """The loop may end under a collection, and its thread go on for a while."""
+    swept: list[Swept] = []
+    real = content_collector.Collector._sweep
+
+    def sweep(*arguments: Any) -> Swept:
+        swept.append(real(*arguments))
+        return swept[-1]
+
+    monkeypatch.setattr(content_collector.Collector, "_sweep", sweep)
+    await shop.fetch(b"gone")
+    collecting = asyncio.create_task(shop.store.collect(0))
+    await before_sweep.reached()
+    running = shop.local._collector._running
+    assert running is not None
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await collecting
+    before_sweep.open()
+    await until(lambda: swept, "the thread is through")
+    assert swept == [Swept(0, 0)]
+    assert await shop.store.collect(0) == Swept(1, 4)
+
+
+async def test_a_closed_store_takes_nothing_and_says_so(tmp_path):
+    async with shop_at(tmp_path) as shop:
+        pass
+    with pytest.raises(ContentError, match=r"^store content: it is closed$"):
+        await shop.add(b"content")
+    with pytest.raises(SourceFailed, match=r"^it is closed$"):
+        await shop.local.write(Block(Blocks().leaf(b"content"), b"content"))
+    with pytest.raises(ContentError, match=r"^collect garbage: the content store is closed$"):
+        await shop.store.collect()
+
+
 # --- any sequence --------------------------------------------------------------------------------
 CONTENTS = [content_of(60), content_of(120), content_of(250), b"c" * 40, b"c" * 100 + content_of(60), b""]
 NUMBERS = st.integers(0, len(CONTENTS) - 1)
