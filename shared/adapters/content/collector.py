@@ -60,13 +60,13 @@ class Collector:
     async def close(self) -> None:
         """A collection under way stops where it is."""
         self._is_closing.set()
-        while self._running is not None:
-            await asyncio.wait([self._running])
+        while (running := self._under_way()) is not None:
+            await asyncio.wait([running])
 
     async def collect(self, max_bytes: int) -> Swept:
         """See `ContentKeeper.collect`. It goes on when its caller is cancelled."""
-        while self._running is not None:
-            await asyncio.wait([self._running])
+        while (running := self._under_way()) is not None:
+            await asyncio.wait([running])
         return await self._start(max_bytes)
 
     async def make_room(self, *, at_any_rate: bool) -> bool:
@@ -75,9 +75,9 @@ class Collector:
         if self._max_bytes is None:
             return False
         target = 0 if at_any_rate else int(_COLLECT_TO * self._max_bytes)
-        while self._running is not None:
+        while (running := self._under_way()) is not None:
             is_enough = self._target <= target
-            await asyncio.wait([self._running])
+            await asyncio.wait([running])
             if is_enough:
                 return True
         if time.monotonic() < self._rests_until:
@@ -90,7 +90,7 @@ class Collector:
 
     def consider(self) -> None:
         """Start one in the background when the store is nearly full, and has grown since the last one."""
-        if self._max_bytes is None or self._running is not None or self._is_closing.is_set():
+        if self._max_bytes is None or self._under_way() is not None or self._is_closing.is_set():
             return
         begin_at = max(_BEGIN_AT * self._max_bytes, self._held_after + _GROWN_BY * self._max_bytes)
         if self._files.held_bytes > begin_at:
@@ -99,6 +99,9 @@ class Collector:
     def expect_garbage(self) -> None:
         """Something that had to stay may go now."""
         self._held_after, self._rests_until = 0, 0.0
+
+    def _under_way(self) -> asyncio.Task[Swept] | None:
+        return None if self._running is None or self._running.done() else self._running
 
     def _start(self, max_bytes: int) -> asyncio.Future[Swept]:
         if self._is_closing.is_set():
@@ -121,7 +124,6 @@ class Collector:
             return swept
         finally:
             self._held_after = self._files.held_bytes
-            self._running = None
 
     async def _mark(self, max_bytes: int) -> tuple[Marks, Sequence[Pin]]:
         """(what stays, the pins that do not)."""

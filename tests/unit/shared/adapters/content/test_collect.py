@@ -307,7 +307,7 @@ async def test_a_store_full_of_pins_is_not_searched_for_every_write(tmp_path, co
     monkeypatch.setattr(content_collector, "_REST", 1e6)
     async with shop_at(tmp_path, 10_000) as shop:
         await shop.store.add(bytes(9990))
-        await until(lambda: shop.local._collector._running is None, "the one in the background is over")
+        await until(lambda: shop.local._collector._under_way() is None, "the one in the background is over")
         for _ in range(20):
             with pytest.raises(ContentUnavailable):
                 await shop.fetch(b"x" * 16)
@@ -319,7 +319,7 @@ async def test_a_store_nearly_full_of_pins_is_searched_again_only_when_it_has_gr
     async with shop_at(tmp_path, 10_000) as shop:
         await shop.store.add(bytes(9200))
         for number in range(24):
-            await until(lambda: shop.local._collector._running is None, "the one in the background is over")
+            await until(lambda: shop.local._collector._under_way() is None, "the one in the background is over")
             await shop.fetch(bytes([number]) * 16)
         assert collections == [8000, 8000]  # for the first byte over nine tenths, and 200 bytes later
         assert shop.local.files.held_bytes == 9200 + 12 * 16  # the one that was being fetched, and 11 since
@@ -596,7 +596,7 @@ async def test_a_sweep_that_lost_its_watch_deletes_nothing(shop, before_sweep, m
     await shop.fetch(b"gone")
     collecting = asyncio.create_task(shop.store.collect(0))
     await before_sweep.reached()
-    running = shop.local._collector._running
+    running = shop.local._collector._under_way()
     assert running is not None
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
