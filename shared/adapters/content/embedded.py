@@ -19,7 +19,7 @@ from shared.adapters.content.in_use import InUse
 from shared.adapters.content.pins import Pins
 from shared.content.cid import Block, parse_cid
 from shared.content.unixfs import Profile, build_file
-from shared.errors import CodecError, ContentError, SourceFailed, StoreError
+from shared.errors import CodecError, ContentError, SourceFailed, StoreError, StoreFull
 from shared.interfaces import Pin, Swept
 from shared.reasons import SourceFault
 from shared.types import Cid, Ref
@@ -128,7 +128,12 @@ class EmbeddedBlocks:
                     claimed.add(parse_cid(block.cid)[1])
                     puts.put(block)
 
-                return build_file(stream, claim_and_put, profile)
+                try:
+                    return build_file(stream, claim_and_put, profile)
+                except OSError as error:
+                    if error.errno == errno.EDQUOT and not stream.seekable():  # a pipe gives its bytes once
+                        raise StoreFull(_said(error)) from error
+                    raise
 
         return await asyncio.get_running_loop().run_in_executor(self._builders, work)
 

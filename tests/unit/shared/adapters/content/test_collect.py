@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import io
 import os
 import random
 import signal
@@ -263,6 +264,22 @@ async def test_what_is_pinned_makes_no_room_and_the_error_says_so(tmp_path):
         assert failed.value.causes["local store"].startswith("content would take over 1000 bytes")
         await shop.store.unpin(kept)
         assert await shop.has((await shop.store.add(b"x" * 401)).cid) == [True]
+
+
+async def test_a_pipe_that_needed_room_is_refused_and_never_cut_short(tmp_path):
+    """Begun anew it would give the rest of its bytes alone, under a CID of their own."""
+
+    class Pipe(io.BytesIO):
+        def seekable(self) -> bool:
+            return False
+
+    pipe = Pipe(content_of(700))
+    async with shop_at(tmp_path, 4000) as shop:
+        for number in range(200):
+            await shop.fetch(number.to_bytes(2, "big") * 8)
+        with pytest.raises(ContentError, match=r"^store content: content would take over 4000 bytes"):
+            await shop.local.build(lambda: pipe, SMALL, FOREVER)
+        assert not any(pin.keep_until for pin in await shop.store.pins())
 
 
 async def test_an_add_that_fails_leaves_nothing_that_outlives_the_next_collection(tmp_path):
