@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
@@ -13,8 +14,8 @@ import pytest
 from shared.constants import CHUNK_BYTES, MAX_BLOCK_BYTES
 from shared.content.cid import Codec, make_block
 from shared.errors import ContentCorrupt, ContentTooLarge, ContentUnavailable
-from shared.interfaces import ContentStore
-from shared.types import Cid
+from shared.interfaces import ContentStore, Swept
+from shared.types import FOREVER, Cid
 from tests.content_support import (
     LIMIT_SECONDS,
     OPERATORS,
@@ -145,6 +146,74 @@ async def test_chunks_come_in_order(stores):
         chunks = [chunk async for chunk in stream]
     assert [len(chunk) for chunk in chunks] == [CHUNK_BYTES] * 5 + [7]
     assert b"".join(chunks) == content
+
+
+# --- what stays ----------------------------------------------------------------------------------
+HOUR = 3600.0
+# Kubo frees blocks when it likes to, so that nothing can be said of what a collection leaves there.
+which_frees = pytest.mark.parametrize("network", ["embedded", "memory"], indirect=True)
+
+
+@which_frees
+async def test_what_was_added_stays_and_what_was_unpinned_goes(network, stores):
+    kept, gone = content_of(3 * CHUNK_BYTES), content_of(2 * CHUNK_BYTES)
+    kept_cid, gone_cid = (await stores[0].add(kept)).cid, (await stores[0].add(gone)).cid
+    assert await stores[0].collect() == Swept(0, 0)
+    await stores[0].unpin(gone_cid)
+    own = Blocks()
+    own.file(gone)
+    assert await stores[0].collect() == Swept(1, len(own[gone_cid].data))  # its chunks are those of the other, too
+    assert await stores[0].has(gone_cid) is False
+    assert await stores[0].get(kept_cid, **LIMITS) == kept
+    assert await pins(network, 0) == {kept_cid: len(kept)}
+
+
+@which_frees
+async def test_what_was_fetched_stays_until_its_time_and_then_while_there_is_room(network, stores):
+    needed, cached = (await stores[0].add(b"needed")).cid, (await stores[0].add(b"cached")).cid
+    for keep_until in (time.time() + HOUR, 0.0):  # the second never shortens the first
+        await stores[1].get(needed, prefer=A, keep_until=keep_until, **LIMITS)
+    await stores[1].get(cached, prefer=A, keep_until=time.time() - 1, **LIMITS)
+    assert await stores[1].collect(12) == Swept(0, 0)
+    assert await stores[1].collect(11) == Swept(1, 6)
+    assert await pins(network, 1) == {needed: 6}
+    assert await stores[1].collect(0) == Swept(0, 0)
+    network.stall(0)
+    assert await stores[1].get(needed, **LIMITS) == b"needed"
+    await failing(stores[1], cached, timeout_seconds=0.3)
+
+
+@which_frees
+async def test_an_add_may_be_for_a_time_only_and_a_later_one_for_ever(stores):
+    for keep_until, stays in ((time.time() - 1, False), (time.time() + HOUR, True)):
+        cid = (await stores[0].add(b"content", keep_until=keep_until)).cid
+        await stores[0].collect()
+        assert await stores[0].has(cid) is stays
+    await stores[0].add(b"content")
+    assert [(pin.cid, pin.keep_until) for pin in await stores[0].pins()] == [(cid, FOREVER)]
+
+
+@which_frees
+async def test_what_was_used_least_recently_goes_first(stores):
+    cids = [(await stores[0].add(bytes([number]) * 10)).cid for number in range(4)]
+    for cid in (*cids, cids[0]):  # the first once more
+        await stores[1].get(cid, prefer=A, **LIMITS)
+    assert await stores[1].collect(20) == Swept(2, 20)
+    assert [await stores[1].has(cid) for cid in cids] == [True, False, False, True]
+
+
+@which_frees
+async def test_a_reader_that_saw_the_beginning_sees_the_end_of_what_goes(network, stores):
+    content = content_of(4 * CHUNK_BYTES)
+    cid = (await stores[0].add(content)).cid
+    await stores[1].get(cid, prefer=A, **LIMITS)
+    network.stall(0)
+    async with aclosing(stores[1].open(cid, **LIMITS)) as stream:
+        first = await anext(stream)
+        assert await stores[1].collect() == Swept(0, 0)
+        assert first + b"".join([chunk async for chunk in stream]) == content
+    assert (await stores[1].collect()).blocks == 5
+    assert await stores[1].has(cid) is False
 
 
 # --- unavailable ---------------------------------------------------------------------------------

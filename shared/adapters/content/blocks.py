@@ -12,44 +12,58 @@ import itertools
 import os
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
+from shared.adapters.content.in_use import InUse, Watch
 from shared.content import unixfs
 from shared.content.cid import Block, parse_cid, verify_block
 from shared.errors import CodecError, ContentCorrupt
 from shared.types import Cid
 
 _MULTIHASH_SHA256 = b"\x12\x20"
+_KEY_CHARACTERS = 55  # 34 bytes in base32
 _TURNS = 64  # many more than threads, so that writers of different blocks seldom meet
 
 
 class BlockFiles:
     """A `BlockStore`: `blocks/<the two characters before the last>/<base32 of the multihash>.data`, as `ipfs` has it.
 
-    `max_bytes` bounds what strangers' content may fill the disk with; a write beyond it fails as a full disk does.
+    `max_bytes` bounds what strangers' content may fill the disk with; a write beyond it fails with EDQUOT.
     One process at a time: opening takes every temporary file for a leftover.
     """
 
-    def __init__(self, root: Path, max_bytes: int | None = None) -> None:
+    def __init__(self, root: Path, max_bytes: int | None = None, in_use: InUse | None = None) -> None:
         """Raises `OSError`."""
         self._blocks, self._temporary, self._max_bytes = root / "blocks", root / "tmp", max_bytes
+        self._in_use = in_use or InUse()
         for folder in (self._blocks, self._temporary):
             folder.mkdir(parents=True, exist_ok=True)
         _sync_folder(root)
         for leftover in self._temporary.iterdir():  # of writes that a crash cut short
             leftover.unlink()
+        self._made_shards: set[str] = set()
         self._durable_shards: set[str] = set()
+        self._shard_lock = threading.Lock()
         self._counter = itertools.count()
         self._lock = threading.Lock()
         self._turns = [threading.Lock() for _ in range(_TURNS)]
-        self._held_bytes = sum(path.stat().st_size for path in self._blocks.glob("*/*.data"))
+        self._held_bytes = sum(entry.stat().st_size for entry, _ in self._entries())
+
+    @property
+    def held_bytes(self) -> int:
+        """Of all blocks, those included that are being written."""
+        return self._held_bytes
 
     def get(self, cid: Cid) -> Block | None:
-        try:
-            data = self._path(cid).read_bytes()
-        except FileNotFoundError:
-            return None
-        return verify_block(cid, data)
+        digest = parse_cid(cid)[1]
+        path = self._path_of(digest)
+        self._in_use.touch(digest, path.exists)
+        return _read(cid, path)
+
+    def peek(self, cid: Cid) -> Block | None:
+        """As `get`, for a collection: what it looks at is not in use."""
+        return _read(cid, self._path(cid))
 
     def size_of(self, cid: Cid) -> int | None:
         try:
@@ -60,14 +74,20 @@ class BlockFiles:
     def is_complete(self, root: Cid) -> bool:
         """Nodes are read and checked, leaves are looked for by name and size."""
         try:
-            return unixfs.is_complete(root, self.get, self.size_of)
+            return unixfs.is_complete(root, self.get, self._size_of_used)
         except (CodecError, ContentCorrupt):  # damaged on disk, or no file at all
             return False
 
+    def _size_of_used(self, cid: Cid) -> int | None:
+        digest = parse_cid(cid)[1]
+        self._in_use.touch(digest, self._path_of(digest).exists)
+        return self.size_of(cid)
+
     def put(self, block: Block, *, is_durable: bool) -> None:
         """It is made even where the file exists: nobody knows whether that one is durable, or what became of it."""
-        with self._turns[hash(block.cid) % len(self._turns)]:  # or two writers of one block would count it twice
-            path = self._path(block.cid)
+        digest = parse_cid(block.cid)[1]
+        path = self._path_of(digest)
+        with self._in_use.write(digest), self._turn(digest):  # or two writers of one block would count it twice
             added_bytes = len(block.data) - (self.size_of(block.cid) or 0)
             self._reserve(added_bytes)
             try:
@@ -79,6 +99,14 @@ class BlockFiles:
             _sync_folder(path.parent)
 
     def delete(self, digest: bytes) -> int:
+        with self._turn(digest):
+            return self._delete(digest)
+
+    def delete_unless_used(self, digest: bytes, watch: Watch) -> int | None:
+        """As `delete`; None when it is in use, as `InUse.delete_unless_used` says."""
+        return self._in_use.delete_unless_used(digest, watch, lambda: self._delete(digest))
+
+    def _delete(self, digest: bytes) -> int:
         path = self._path_of(digest)
         try:
             size = path.stat().st_size
@@ -89,9 +117,16 @@ class BlockFiles:
         return size
 
     def digests(self) -> Iterator[bytes]:
-        for path in self._blocks.glob("*/*.data"):
-            multihash = base64.b32decode(path.stem + "=" * (-len(path.stem) % 8))
-            yield multihash[len(_MULTIHASH_SHA256) :]
+        for _, digest in self._entries():
+            yield digest
+
+    def _entries(self) -> Iterator[tuple[os.DirEntry[str], bytes]]:
+        """Every block's file, with its digest; files that are none of ours are passed over, and never touched."""
+        for shard in self._blocks.iterdir():
+            with suppress(NotADirectoryError), os.scandir(shard) as entries:
+                for entry in entries:
+                    if (digest := _digest_of(entry.name)) is not None:
+                        yield entry, digest
 
     def _replace(self, path: Path, data: bytes, *, is_durable: bool) -> None:
         self._make_shard(path.parent, is_durable=is_durable)
@@ -111,20 +146,49 @@ class BlockFiles:
         return self._blocks / key[-3:-1] / f"{key}.data"
 
     def _make_shard(self, folder: Path, *, is_durable: bool) -> None:
-        if not is_durable:
-            folder.mkdir(exist_ok=True)
+        if folder.name in self._durable_shards:
             return
-        with self._lock:  # or a second thread would rely on a folder whose name is not on disk yet
+        folder.mkdir(exist_ok=True)
+        if not is_durable:
+            return
+        self._made_shards.add(folder.name)
+        with self._shard_lock:  # or a second thread would rely on a folder whose name is not on disk yet
             if folder.name not in self._durable_shards:
-                folder.mkdir(exist_ok=True)
+                made = self._made_shards.copy()  # one fsync for all that wait here
                 _sync_folder(self._blocks)
-                self._durable_shards.add(folder.name)
+                self._durable_shards |= made
+
+    def _turn(self, digest: bytes) -> threading.Lock:
+        return self._turns[hash(digest) % len(self._turns)]
 
     def _reserve(self, added_bytes: int) -> None:
         with self._lock:
             if self._max_bytes is not None and added_bytes > 0 and self._held_bytes + added_bytes > self._max_bytes:
-                raise OSError(errno.EDQUOT, f"content would take over {self._max_bytes} bytes")
+                raise OSError(
+                    errno.EDQUOT,
+                    f"content would take over {self._max_bytes} bytes; raise content.max_bytes or unpin something",
+                )
             self._held_bytes += added_bytes
+
+
+def _read(cid: Cid, path: Path) -> Block | None:
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    return verify_block(cid, data)
+
+
+def _digest_of(name: str) -> bytes | None:
+    """None for a name that no block of ours has."""
+    key, _, ending = name.partition(".")
+    if len(key) != _KEY_CHARACTERS or ending != "data":
+        return None
+    try:
+        multihash = base64.b32decode(key + "=" * (-len(key) % 8))
+    except ValueError:  # binascii.Error, or characters beyond ASCII
+        return None
+    return multihash.removeprefix(_MULTIHASH_SHA256) if multihash.startswith(_MULTIHASH_SHA256) else None
 
 
 def _write_file(path: Path, data: bytes, *, is_durable: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import BinaryIO, Protocol, Self
 
@@ -21,8 +22,13 @@ class LocalBlocks(Protocol):
         """Whole or not at all. Not durable: others served it and can again, and reading checks its hash."""
         ...
 
+    def hold(self, root: Cid) -> AbstractContextManager[None]:
+        """A file is being read, fetched or looked over: while this lasts, no collection takes a block of it away."""
+        ...
+
     async def begin(self, root: Cid) -> None:
-        """A file is being fetched: what comes of it stays for a later try, should this one end early."""
+        """A file is being fetched: what comes of it stays for a later try, should this one end early, while there is
+        room."""
         ...
 
     async def keep(self, root: Cid, size: int, keep_until: float) -> None:

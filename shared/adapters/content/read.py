@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, closing
 from dataclasses import replace
 
 from shared.adapters.content.local import LocalBlocks
@@ -91,7 +91,7 @@ class ContentReader:
         deadline = asyncio.get_running_loop().time() + timeout_seconds
         window = _Window(self, Wanted(cid, cid, ref), SourceOrder(self._sources(prefer, ref)))
         size, is_fetched = 0, False
-        try:
+        with self._local.hold(cid), closing(window):
             while ahead := walk.ahead(BLOCKS_AHEAD):
                 block, was_fetched = await window.next(ahead, deadline)
                 content = walk.feed(block)
@@ -103,8 +103,6 @@ class ContentReader:
                     await self._begin(cid)
                 if content:
                     yield content
-        finally:
-            window.close()
 
     async def _begin(self, root: Cid) -> None:
         try:

@@ -145,9 +145,10 @@ class NodeContentStore:
     # --- LocalContent ----------------------------------------------------------------------------
     async def read(self, cid: Cid) -> AsyncGenerator[bytes, None]:
         walk = Walk(cid, max_bytes=1 << 62)
-        while ahead := walk.ahead(1):
-            if content := walk.feed(await self._held(ahead[0])):
-                yield content
+        with self.local.hold(cid):
+            while ahead := walk.ahead(1):
+                if content := walk.feed(await self._held(ahead[0])):
+                    yield content
 
     def archive(self, cid: Cid) -> AsyncGenerator[bytes, None]:
         return archive(cid, self._held)

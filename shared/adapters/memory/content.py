@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import BinaryIO, Self
 
 from shared.adapters.content.store import NodeContentStore
-from shared.content.cid import Block, verify_block
+from shared.content.cid import Block, parse_cid, verify_block
+from shared.content.sweep import Marks, mark
 from shared.content.unixfs import Profile, build_file, is_complete
 from shared.errors import CodecError, ContentCorrupt, SourceFailed
 from shared.interfaces import Meter, Pin, Source, Swept, Wanted
@@ -23,7 +27,9 @@ from shared.types import Address, Cid, Ref, SourceKind
 class ContentHub:
     """What nodes hold, by owner; it survives a node's restart as a disk does."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: Callable[[], float] = time.time) -> None:
+        """`now` is unix time: what was to be kept until then may go."""
+        self.now = now
         self.blocks: dict[Address, dict[Cid, Block]] = {}
         self.pins: dict[Address, dict[Cid, Pin]] = {}
         self._withheld: set[tuple[Address, Cid]] = set()
@@ -89,10 +95,12 @@ class _HubSource:
 
 
 class _HubBlocks:
-    """One owner's own blocks, as a `LocalStore`. Nothing is ever under way in it, and it is never full."""
+    """One owner's own blocks, as a `LocalStore`. Nothing is remembered of what was fetched in part, and it is never
+    full."""
 
     def __init__(self, hub: ContentHub, own: Address) -> None:
-        self._blocks, self._pins = hub.blocks[own], hub.pins[own]
+        self._blocks, self._pins, self._now = hub.blocks[own], hub.pins[own], hub.now
+        self._held: Counter[Cid] = Counter()
 
     async def __aenter__(self) -> Self:
         return self
@@ -112,20 +120,31 @@ class _HubBlocks:
         await self.keep(root, size, keep_until)
         return Ref(root, size, profile.name)
 
+    @contextmanager
+    def hold(self, root: Cid) -> Iterator[None]:
+        self._held[root] += 1
+        try:
+            yield
+        finally:
+            self._held[root] -= 1
+
     async def begin(self, root: Cid) -> None:
         pass
 
     async def keep(self, root: Cid, size: int, keep_until: float) -> None:
-        known = self._pins.get(root)
+        known = self._pins.pop(root, None)  # the last is the one used last, even where a clock stands still
         kept = keep_until if known is None else max(known.keep_until, keep_until)
-        self._pins[root] = Pin(root, size, kept, 0.0)
+        self._pins[root] = Pin(root, size, kept, self._now())
 
     async def is_complete(self, root: Cid) -> bool:
-        sizes = {cid: len(block.data) for cid, block in self._blocks.items()}
         try:
-            return is_complete(root, self._blocks.get, sizes.get)
+            return is_complete(root, self._blocks.get, self._size_of)
         except (CodecError, ContentCorrupt):
             return False
+
+    def _size_of(self, cid: Cid) -> int | None:
+        block = self._blocks.get(cid)
+        return None if block is None else len(block.data)
 
     async def pins(self) -> Sequence[Pin]:
         return list(self._pins.values())
@@ -134,7 +153,15 @@ class _HubBlocks:
         self._pins.pop(root, None)
 
     async def collect(self, max_bytes: int) -> Swept:
-        raise NotImplementedError
+        marks = Marks(self._blocks.get, self._size_of)
+        for root in +self._held:
+            marks.keep(root)
+        for pin in mark(marks, self._pins.values(), now=self._now(), max_bytes=max_bytes):
+            del self._pins[pin.cid]
+        gone = [block for block in self._blocks.values() if parse_cid(block.cid)[1] not in marks.digests]
+        for block in gone:
+            del self._blocks[block.cid]
+        return Swept(len(gone), sum(len(block.data) for block in gone))
 
 
 class MemoryContentStore(NodeContentStore):

@@ -12,11 +12,9 @@ from typing import Any
 import pytest
 
 from shared.adapters.content.blocks import BlockFiles
-from shared.adapters.content.pins import Pins
 from shared.content.cid import Codec, make_block
-from shared.errors import CodecError, StoreBusy, StoreCorrupt
-from shared.interfaces import Pin
-from shared.types import FOREVER, Cid
+from shared.errors import CodecError
+from shared.types import Cid
 from tests.content_support import SMALL, Blocks, content_of
 
 LEAF = make_block(Codec.RAW, b"content")
@@ -238,34 +236,3 @@ def test_many_threads_write_the_same_and_different_blocks(tmp_path):
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(write_all, range(8)))
     assert len(on_disk(tmp_path)) == 20
-
-
-# --- pins ----------------------------------------------------------------------------------------
-async def test_pins_outlive_their_process(tmp_path):
-    pins = Pins(tmp_path / "pins.sqlite")
-    await pins.open()
-    kept = Pin(LEAF.cid, 7, FOREVER, 1.0)
-    await pins.add(kept)
-    await pins.add(kept)
-    await pins.add(Pin(Cid("other"), 1, 5.0, 1.0))
-    await pins.remove(Cid("other"))
-    await pins.remove(Cid("never there"))
-    await pins.close()
-    pins = Pins(tmp_path / "pins.sqlite")
-    await pins.open()
-    assert pins.all() == [kept]
-    await pins.close()
-
-
-async def test_a_second_process_is_refused(tmp_path):
-    first, second = Pins(tmp_path / "pins.sqlite"), Pins(tmp_path / "pins.sqlite")
-    await first.open()
-    with pytest.raises(StoreBusy):
-        await second.open()
-    await first.close()
-
-
-async def test_another_file_is_refused(tmp_path):
-    (tmp_path / "pins.sqlite").write_bytes(b"not a database, but long enough to look like a file of some kind")
-    with pytest.raises(StoreCorrupt):
-        await Pins(tmp_path / "pins.sqlite").open()

@@ -6,7 +6,7 @@ import asyncio
 import math
 from collections import Counter
 from collections.abc import Awaitable
-from contextlib import aclosing
+from contextlib import AbstractContextManager, aclosing, nullcontext
 from typing import Any, TypeVar
 
 import pytest
@@ -297,6 +297,9 @@ class _NoDisk:
 
     async def write(self, block: Block) -> None:
         self._fail("write")
+
+    def hold(self, root: Cid) -> AbstractContextManager[None]:
+        return nullcontext()
 
     async def begin(self, root: Cid) -> None:
         self._fail("begin")

@@ -211,7 +211,7 @@ async def test_a_full_disk_refuses_an_add_and_nothing_is_half_there(tmp_path, mo
         assert await kept(store) == {}
         assert not list((tmp_path / "tmp").iterdir())
         for path in (tmp_path / "blocks").rglob("*.data"):  # whole ones, which a later add finds useful
-            assert path.stat().st_size in (1, CHUNK_BYTES)
+            assert is_whole(path)
         assert (await store.add(content)).cid == cid
         assert await store.has(cid)
 
@@ -247,7 +247,7 @@ async def test_a_pin_that_fails_is_no_add(tmp_path, monkeypatch):
 
 
 # --- giving up -----------------------------------------------------------------------------------
-async def test_an_add_that_is_cancelled_stops_at_the_next_block(tmp_path, monkeypatch):
+async def test_an_add_that_is_cancelled_puts_no_further_block(tmp_path, monkeypatch):
     path = tmp_path / "file"
     path.write_bytes(bytes(20 * CHUNK_BYTES))
     written: list[Path] = []
@@ -267,7 +267,7 @@ async def test_an_add_that_is_cancelled_stops_at_the_next_block(tmp_path, monkey
         with pytest.raises(asyncio.CancelledError):
             await adding
         go_on.set()
-    assert len(written) == 1
+    assert len(written) <= 4  # which were on their way to the disk at the same time
     async with store_at(tmp_path / "store") as store:
         assert await kept(store) == {}
 
@@ -310,8 +310,8 @@ async def killed_after(root: Path, lines: int, seconds: float, seed: int) -> lis
 async def test_after_kill_9_every_acknowledged_add_is_there_and_none_is_half_there(tmp_path):
     numbers = random.Random(9)
     acknowledged: dict[Cid, int] = {}
-    for round_number in range(4):
-        acknowledged |= await killed_after(tmp_path, 10, numbers.uniform(0, 0.1), round_number)
+    for round_number in range(2):
+        acknowledged |= await killed_after(tmp_path, 30, numbers.uniform(0, 0.1), round_number)
         async with store_at(tmp_path) as store:
             assert not list((tmp_path / "tmp").iterdir())
             pins = await kept(store)
@@ -366,6 +366,8 @@ async def main(what, root, argument, target):
             with open(path, "wb") as file:
                 async for chunk in store.open(cid, max_bytes=1 << 30, timeout_seconds=120, prefer=OWNER):
                     await asyncio.to_thread(file.write, chunk)
+            async for chunk in store.open(cid, max_bytes=1 << 30, timeout_seconds=120):
+                pass  # now from the disk
             print(cid, peak_mib() - before, flush=True)
         print("in all", peak_mib() - before, flush=True)
 

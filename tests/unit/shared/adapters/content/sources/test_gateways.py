@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 
 import pytest
 from aiohttp import web
@@ -57,6 +57,9 @@ class LocalDict:
 
     async def write(self, block: Block) -> None:
         self.blocks[block.cid] = block
+
+    def hold(self, root: Cid) -> AbstractContextManager[None]:
+        return nullcontext()
 
     async def begin(self, root: Cid) -> None:
         pass

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, suppress
+from contextlib import AbstractContextManager, AsyncExitStack, nullcontext, suppress
 
 import aiohttp
 import pytest
@@ -77,6 +77,9 @@ class NoBlocks:
 
     async def write(self, block: Block) -> None:
         assert block.data == CONTENT
+
+    def hold(self, root: Cid) -> AbstractContextManager[None]:
+        return nullcontext()
 
     async def begin(self, root: Cid) -> None:
         raise AssertionError("a file of one block needs no second try")
