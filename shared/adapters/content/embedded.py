@@ -143,7 +143,7 @@ class EmbeddedBlocks:
             return await self._run(self.files.is_complete, root)
 
     async def pins(self) -> Sequence[Pin]:
-        return self._pins.all()
+        return self._pins.promised()
 
     async def unpin(self, root: Cid) -> None:
         with _disk_errors("unpin content"):
@@ -177,14 +177,15 @@ class EmbeddedBlocks:
 
     async def begin(self, root: Cid) -> None:
         """As cache: whoever serves half a file and then nothing must not fill the disk with what nobody may drop."""
-        await self._pin(Pin(root, None, 0.0, self._now()))
+        self._pins.note(Pin(root, None, 0.0, self._now()))
 
     async def keep(self, root: Cid, size: int, keep_until: float) -> None:
-        await self._pin(Pin(root, size, keep_until, self._now()))
-
-    async def _pin(self, pin: Pin) -> None:
+        now = self._now()
+        if keep_until <= now:
+            self._pins.note(Pin(root, size, 0.0, now))
+            return
         try:
-            await self._pins.add(pin)
+            await self._pins.add(Pin(root, size, keep_until, now))
         except StoreError as error:
             raise SourceFailed(str(error), SourceFault.LOCAL) from error
 

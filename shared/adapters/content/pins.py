@@ -78,14 +78,24 @@ class Pins:
 
     async def add(self, pin: Pin) -> None:
         """Nothing that was promised before is shortened, and a file that was all here stays so."""
+        if (change := self._begin_add(pin)) is not None:
+            await asyncio.shield(change)
+
+    def note(self, pin: Pin) -> None:
+        """As `add`, of mere cache: nothing is promised, so nobody waits for it, and the disk may refuse it."""
+        if (change := self._begin_add(pin)) is not None:
+            change.add_done_callback(lambda done: done.cancelled() or done.exception())  # looked at, or asyncio logs it
+
+    def _begin_add(self, pin: Pin) -> asyncio.Task[None] | None:
         known = self._known.get(pin.cid)
         if known is None or _is_news(known, pin):
             token = object()
             self._coming[token] = pin
-            await self._change(self._add(token, pin))
-        elif pin.used_at > known.used_at:
+            return self._begin_change(self._add(token, pin))
+        if pin.used_at > known.used_at:
             self._known[pin.cid] = replace(known, used_at=pin.used_at)
             self._unwritten_uses.add(pin.cid)
+        return None
 
     async def _add(self, token: object, pin: Pin) -> None:
         uses = self._take_uses(_USES_A_WRITE)
@@ -131,10 +141,13 @@ class Pins:
 
     async def _change(self, work: Coroutine[None, None, None]) -> None:
         """It is carried on when its caller is cancelled, so that what the file says and what is known never differ."""
+        await asyncio.shield(self._begin_change(work))
+
+    def _begin_change(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self._changes.add(task)
         task.add_done_callback(self._changes.discard)
-        await asyncio.shield(task)
+        return task
 
     def _take_uses(self, count: int) -> list[tuple[float, Cid]]:
         taken = [self._unwritten_uses.pop() for _ in range(min(count, len(self._unwritten_uses)))]

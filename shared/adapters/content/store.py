@@ -109,12 +109,11 @@ class NodeContentStore:
 
     # --- ContentKeeper ---------------------------------------------------------------------------
     async def pin(self, cid: Cid, *, keep_until: float = FOREVER) -> None:
-        if await self.has(cid):
-            await self.local.begin(cid)  # or a collection could drop it between this look and the promise
-        size = await self.size_of(cid)
-        if size is None or not await self.has(cid):
-            raise ContentUnavailable(cid, {LOCAL: "not all of it is here"})
-        await self.local.keep(cid, size, keep_until)
+        with self.local.hold(cid):  # or a collection could drop it between this look and the promise
+            size = await self.size_of(cid)
+            if size is None or not await self.has(cid):
+                raise ContentUnavailable(cid, {LOCAL: "not all of it is here"})
+            await self.local.keep(cid, size, keep_until)
 
     async def pins(self) -> Sequence[Pin]:
         return await self.local.pins()
@@ -126,15 +125,16 @@ class NodeContentStore:
         """Each block once; what hangs on a lost node is not known. Raises `ContentCorrupt` when it is no file."""
         lost: list[Cid] = []
         todo, seen = [cid], {cid}
-        while todo:
-            here = todo.pop()
-            block = await self._read_or_none(here)
-            if block is None:
-                lost.append(here)
-                continue
-            children = dict.fromkeys(child for child, _ in read_node(block).children if child not in seen)
-            todo.extend(reversed(children))
-            seen.update(children)
+        with self.local.hold(cid):
+            while todo:
+                here = todo.pop()
+                block = await self._read_or_none(here)
+                if block is None:
+                    lost.append(here)
+                    continue
+                children = dict.fromkeys(child for child, _ in read_node(block).children if child not in seen)
+                todo.extend(reversed(children))
+                seen.update(children)
         return lost
 
     async def size_of(self, cid: Cid) -> int | None:
