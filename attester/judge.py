@@ -11,6 +11,7 @@ import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+from attester.said import said_of
 from attester.self_test import SelfTest
 from shared.constants import FETCH_TIMEOUT_SECONDS, MAX_INPUT_BYTES, MAX_PROOF_BYTES
 from shared.documents import InputDocument, ProofObject, decode_input, decode_parameters, decode_proof
@@ -39,25 +40,14 @@ from shared.verification.method import AuditRuns, Compute, Forward, Judgement, M
 from shared.verification.verify import verify
 
 
-MAX_SAID_CHARACTERS = 512  # of a log line for each try: what half a dozen sources say
-
-
 class _Decided(Exception):
     """`error` is what showed it, where that is more than the reason says."""
 
     def __init__(self, reason: AbstainReason | InvalidReason, error: PoiError | None = None) -> None:
         super().__init__(reason)
         verdict = Verdict.INVALID if isinstance(reason, InvalidReason) else Verdict.ABSTAIN
-        said = "" if error is None else _said(error)
+        said = "" if error is None else said_of(error)
         self.judgement = Judgement(verdict=verdict, reason=reason, score=0.0, said=said, content=_outcome(error))
-
-
-def _said(error: PoiError) -> str:
-    """For the log: of content that is unavailable, what each source said. Strangers write it, and many there may be."""
-    if isinstance(error, ContentUnavailable):
-        text = "; ".join(f"{source}: {cause}" for source, cause in error.causes.items()) or "no source is known"
-        return f"{error.cid}: {text}"[:MAX_SAID_CHARACTERS]
-    return str(error)[:MAX_SAID_CHARACTERS]
 
 
 def _outcome(error: PoiError | None) -> ContentOutcome | None:

@@ -133,6 +133,6 @@ MEANING: dict[InvalidReason | AbstainReason | SourceFault, str] = {
     SourceFault.TOO_LARGE: "It sent, or announced, more than a block may have.",
     SourceFault.WRONG_BYTES: "What it sent does not hash to the CID.",
     SourceFault.ADDRESS_REFUSED: "Its host lies in a network that this node does not fetch from.",
-    SourceFault.REFUTED: "EigenDA proved that the signed certificate is of no blob; the one fault that tells of content.",
+    SourceFault.REFUTED: "EigenDA proved that the signed certificate is of no blob.",
     SourceFault.LOCAL: "This node's own disk or daemon failed.",
 }

@@ -64,8 +64,10 @@ class Measurement:
 @dataclass(frozen=True, slots=True)
 class Judgement:
     """An opinion on one output. `score` is at most 1 when valid, 0 where nothing was measured; `is_refereed` says that
-    the float64 reference decided, `engine` what computed, None where nothing did. `content` says how the read ended that
-    decided, and `said` what showed the reason: for this node's log alone, some of it in strangers' words."""
+    the float64 reference decided, `engine` what computed, None where nothing did.
+
+    For this node's log alone: `content`, how the read that decided ended, and `said`, what showed the reason, partly in
+    strangers' words."""
 
     verdict: Verdict
     reason: InvalidReason | AbstainReason | None

@@ -1,0 +1,57 @@
+"""A node's content in its metrics: what is read, fetched, served, swept and published."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from shared.adapters.content.watch import ReadEnd
+from shared.interfaces import PublishState, Source, Swept, Wanted
+from shared.metrics import Metrics
+from shared.reasons import SourceFault
+from shared.types import Cid
+
+MAX_ROOTS = 64  # files whose last source is remembered, for people: more than come at once
+
+
+class ContentCounts:
+    """A `ContentWatch`, and what the gateway, the garbage collection and the publications are told to call."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._last: OrderedDict[Cid, str] = OrderedDict()  # source's name by root, last delivered last
+
+    # --- ContentWatch ----------------------------------------------------------------------------
+    def delivered(self, source: Source, wanted: Wanted, size: int, seconds: float) -> None:
+        self._metrics.fetched_bytes.add(size, source=source.kind)
+        self._metrics.fetch_seconds.observe(seconds, source=source.kind)
+        self._last[wanted.root] = source.name
+        self._last.move_to_end(wanted.root)
+        if len(self._last) > MAX_ROOTS:
+            self._last.popitem(last=False)
+
+    def failed(self, source: Source, fault: SourceFault) -> None:
+        self._metrics.content_refusals.add(source=source.kind, fault=fault)
+
+    def ended(self, end: ReadEnd) -> None:
+        self._metrics.content_reads.add(read=end)
+
+    def source_of(self, root: Cid) -> str | None:
+        """Who brought the file's last block."""
+        return self._last.get(root)
+
+    # --- what else there is to count -------------------------------------------------------------
+    def served(self, form: str, size: int, answer: str) -> None:
+        """By the gateway: what was asked for, bytes of blocks that were sent, and what became of the request."""
+        self._metrics.served_bytes.add(size, form=form)
+        self._metrics.gateway_requests.add(form=form, answer=answer)
+
+    def swept(self, swept: Swept) -> None:
+        self._metrics.swept_bytes.add(swept.bytes)
+
+    def published(self, publisher: str, state: PublishState) -> None:
+        self._metrics.publications.add(publisher=publisher, state=state)
+
+    def hold(self, held_bytes: int, max_bytes: int | None) -> None:
+        """Of this disk; for whoever is about to expose the metrics. Without a bound, the latter is infinite."""
+        self._metrics.held_bytes.set(held_bytes)
+        self._metrics.quota_bytes.set(float("inf") if max_bytes is None else max_bytes)
