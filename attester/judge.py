@@ -41,21 +41,31 @@ from shared.verification.verify import verify
 
 
 class _Decided(Exception):
-    """`error` is what showed it, where that is more than the reason says."""
+    """`error` is what showed it, where that is more than the reason says; `content` how the read ended where none is."""
 
-    def __init__(self, reason: AbstainReason | InvalidReason, error: PoiError | None = None) -> None:
+    def __init__(
+        self,
+        reason: AbstainReason | InvalidReason,
+        error: PoiError | None = None,
+        content: ContentOutcome | None = None,
+    ) -> None:
         super().__init__(reason)
         verdict = Verdict.INVALID if isinstance(reason, InvalidReason) else Verdict.ABSTAIN
-        said = "" if error is None else said_of(error)
-        self.judgement = Judgement(verdict=verdict, reason=reason, score=0.0, said=said, content=_outcome(error))
+        self.judgement = Judgement(
+            verdict=verdict,
+            reason=reason,
+            score=0.0,
+            content=content if error is None else _outcome(error),
+            said="" if error is None else said_of(error),
+        )
 
 
-def _outcome(error: PoiError | None) -> ContentOutcome | None:
+def _outcome(error: PoiError) -> ContentOutcome | None:
     """What a read that ended in `error` came to. A document that is wrong in itself was read well."""
     match error:
         case ContentUnavailable():
             return ContentOutcome.UNAVAILABLE
-        case ContentTooLarge() | ContentCorrupt():
+        case ContentTooLarge() | ContentCorrupt() | ModelMismatch():
             return ContentOutcome.WRONG
         case CodecError():
             return ContentOutcome.VERIFIED
@@ -79,7 +89,7 @@ class _Fit:
     async def _check(self) -> None:
         unfit = await self._self_test.check(self._model, prefer=self._prefer)
         if unfit is not None:
-            raise _Decided(unfit)
+            raise _Decided(unfit, content=ContentOutcome.VERIFIED)
         self.has_run = True
 
     def _tested(self, forward: Forward) -> Forward:
@@ -130,7 +140,7 @@ class Judge:
         proof, document, model = await self._fetch(message, definition)
         # The requester signed the seed, and a reorg may have changed the beacon: never the performer's fault.
         if not is_seed_known(model.card, message.request.seed, self._roster().beacons_for(info.epoch)):
-            raise _Decided(AbstainReason.SEED_UNKNOWN)
+            raise _Decided(AbstainReason.SEED_UNKNOWN, content=ContentOutcome.VERIFIED)
         # (4) verify by the method
         try:
             work = Work(
@@ -194,7 +204,7 @@ class Judge:
         proof = await self._proof(message, keep_until)
         reason = unbound(proof, message.task_info.task_id, definition.card_cid, message.request)
         if reason is not None:
-            raise _Decided(reason)
+            raise _Decided(reason, content=ContentOutcome.VERIFIED)
         return proof
 
     async def _proof(self, message: TaskMessage, keep_until: float) -> ProofObject:
