@@ -41,7 +41,7 @@ from shared.verification.verify import verify
 
 
 class _Decided(Exception):
-    """`error` is what showed it, where that is more than the reason says; `content` how the read ended where none is."""
+    """`error` showed it, where it says more than the reason; `content` is how the read ended, where no error tells."""
 
     def __init__(
         self,

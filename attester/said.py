@@ -1,4 +1,4 @@
-"""What kept an attester from checking, in words for its own log; votes, abstentions and evidence have the code alone."""
+"""What kept an attester from checking, in words for its log; votes, abstentions and evidence have the code alone."""
 
 from __future__ import annotations
 

@@ -88,10 +88,10 @@ async def test_nothing_is_published_before_it_is_durable(monkeypatch: pytest.Mon
             await put(kind, key, value)
             order.append(kind)
 
-        async def spy_add(data: bytes) -> Any:
-            cid = await add(data)
+        async def spy_add(data: bytes, **promised: Any) -> Any:
+            ref = await add(data, **promised)
             order.append("content")
-            return cid
+            return ref
 
         async def spy_publish(topic: str, data: bytes) -> None:
             order.append("publish")
