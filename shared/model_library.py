@@ -6,7 +6,7 @@ A card's profile picks the engine; the float64 reference of a model is loaded wh
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -33,6 +33,7 @@ from shared.model_card import ModelFile
 from shared.model_files import ModelFiles
 from shared.profiles import Profile
 from shared.roster import Roster
+from shared.tries import Tries
 from shared.types import Address, Cid, Digest, Fingerprint, TaskDefinition
 from shared.verification.method import Compute, Forward
 
@@ -90,6 +91,7 @@ class ModelLibrary:
         self._cards: dict[Cid, ModelCard] = {}
         self._loading: dict[tuple[int, Digest], asyncio.Lock] = {}
         self.ready_ids: set[int] = set()  # definitions whose model was loaded at least once
+        self._troubles: dict[_Kind, str] = {}  # the kind of the last one
         self._one_load = asyncio.Semaphore(1)  # of those that nobody waits for: a load takes its model's size twice
 
     async def ready(self, definition: TaskDefinition, *, prefer: Address | None = None) -> ReadyModel:
@@ -140,51 +142,49 @@ class ModelLibrary:
     async def keep_ready(self, roster: Callable[[], Roster]) -> None:
         """Load every definition's model as soon as somebody serves it, so that the first task need not wait for it; and
         keep the files of those that are ready from being the first to go. Until cancelled."""
-        tries: dict[_Kind, _Try] = {}
-        touch_at = _now()
+        tries: Tries[_Kind, TaskDefinition] = Tries(
+            self._try_ready,
+            at_once=MAX_READYING,
+            first_pause=READY_POLL_SECONDS,
+            longest_pause=READY_RETRY_MAX_SECONDS,
+        )
+        now = asyncio.get_running_loop().time
+        touch_at = now()
         try:
             while True:
                 kinds = {_kind(definition): definition for definition in roster().definitions.values()}
-                for gone in tries.keys() - kinds.keys():  # a reorg took it back
-                    await tries.pop(gone).end()
-                    self.ready_ids.discard(gone[0])
-                for kind, definition in kinds.items():
-                    tries.setdefault(kind, _Try(definition))
-                self._start_due(tries.values())
-                if self._touch is not None and _now() >= touch_at:
-                    touch_at = _now() + TOUCH_SECONDS
+                for number, *_ in await tries.follow(kinds):  # a reorg took it back
+                    self.ready_ids.discard(number)
+                if self._touch is not None and now() >= touch_at:
+                    touch_at = now() + TOUCH_SECONDS
                     await self._touch_ready(self._touch, kinds.values())
                 await asyncio.sleep(READY_POLL_SECONDS)
         finally:
-            await asyncio.gather(*(each.end() for each in tries.values()), return_exceptions=True)
+            await tries.end()
 
-    def _start_due(self, tries: Collection[_Try]) -> None:
-        """Who has waited longest comes first."""
-        waiting = [each for each in tries if each.is_due()]
-        free = MAX_READYING - sum(each.is_running() for each in tries)
-        for each in sorted(waiting, key=lambda each: each.due_at)[:free]:
-            each.start(self._try_ready(each))
-
-    async def _try_ready(self, attempt: _Try) -> None:
-        """Sets when to try again, if ever."""
-        definition = attempt.definition
+    async def _try_ready(self, definition: TaskDefinition) -> bool:
+        """Whether it is over: ready, or never what the chain says."""
         try:
             await self._bring(definition)
             async with self._one_load:
                 await self.ready(definition)
         except PoiError as error:
-            # What is not what the chain says never will be.
-            attempt.failed(is_final=isinstance(error, ModelMismatch))
-            if attempt.is_news(error):
+            if self._is_news(definition, error):
                 log.info("model not ready", definition=definition.id, reason=str(error))
+            return isinstance(error, ModelMismatch)
         except Exception as error:  # anybody may define a task: no definition is to end the node
-            attempt.failed(is_final=False)
-            if attempt.is_news(error):
+            if self._is_news(definition, error):
                 log.exception("fault while making a model ready", definition=definition.id)
-        else:
-            attempt.is_over = True
-            self.ready_ids.add(definition.id)
-            log.info("model ready", definition=definition.id, name=definition.name)
+            return False
+        self.ready_ids.add(definition.id)
+        log.info("model ready", definition=definition.id, name=definition.name)
+        return True
+
+    def _is_news(self, definition: TaskDefinition, error: Exception) -> bool:
+        """What is said once, and not every time; another kind of trouble is news."""
+        former = self._troubles.get(_kind(definition))
+        self._troubles[_kind(definition)] = type(error).__name__
+        return former != type(error).__name__
 
     async def _bring(self, definition: TaskDefinition) -> None:
         """Card and model to this disk. Raises as `ready`."""
@@ -260,42 +260,6 @@ class ModelLibrary:
 
 _Kind = tuple[int, Cid, Digest, str]
 """What a definition is: under its id, a reorg may put another."""
-
-
-class _Try:
-    """One definition's way to being ready."""
-
-    def __init__(self, definition: TaskDefinition) -> None:
-        self.definition, self.due_at, self.is_over = definition, _now(), False
-        self._delay, self._said = READY_POLL_SECONDS, ""
-        self._task: asyncio.Task[None] | None = None
-
-    def is_running(self) -> bool:
-        return self._task is not None and not self._task.done()
-
-    def is_due(self) -> bool:
-        return not self.is_over and not self.is_running() and self.due_at <= _now()
-
-    def start(self, attempt: Coroutine[Any, Any, None]) -> None:
-        self._task = asyncio.create_task(attempt)
-
-    def failed(self, *, is_final: bool) -> None:
-        self.is_over, self.due_at = is_final, _now() + self._delay
-        self._delay = min(2 * self._delay, READY_RETRY_MAX_SECONDS)
-
-    def is_news(self, error: Exception) -> bool:
-        """What is said once, and not every time; another kind of trouble is news."""
-        former, self._said = self._said, type(error).__name__
-        return former != self._said
-
-    async def end(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()
 
 
 def _kind(definition: TaskDefinition) -> _Kind:
