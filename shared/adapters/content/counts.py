@@ -14,7 +14,7 @@ MAX_ROOTS = 64  # files whose last source is remembered, for people: more than c
 
 
 class ContentCounts:
-    """A `ContentWatch`, and what the gateway, the garbage collection and the publications are told to call."""
+    """A `ContentWatch`, and what a performer's publications call."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
@@ -35,18 +35,17 @@ class ContentCounts:
     def ended(self, end: ReadEnd) -> None:
         self._metrics.content_reads.add(read=end)
 
-    def source_of(self, root: Cid) -> str | None:
-        """Who brought the file's last block."""
-        return self._last.get(root)
-
-    # --- what else there is to count -------------------------------------------------------------
     def served(self, form: str, size: int, answer: str) -> None:
-        """By the gateway: what was asked for, bytes of blocks that were sent, and what became of the request."""
         self._metrics.served_bytes.add(size, form=form)
         self._metrics.gateway_requests.add(form=form, answer=answer)
 
     def swept(self, swept: Swept) -> None:
         self._metrics.swept_bytes.add(swept.bytes)
+
+    # --- others ----------------------------------------------------------------------------------
+    def source_of(self, root: Cid) -> str | None:
+        """Who brought the file's last block."""
+        return self._last.get(root)
 
     def published(self, publisher: str, state: PublishState) -> None:
         self._metrics.publications.add(publisher=publisher, state=state)

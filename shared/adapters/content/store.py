@@ -19,7 +19,7 @@ from shared.adapters.content.local import LocalStore
 from shared.adapters.content.read import LOCAL, ContentReader, Sources
 from shared.adapters.content.sources.operators import OperatorSources
 from shared.adapters.content.sources.order import OrderedSources
-from shared.adapters.content.watch import ContentWatch
+from shared.adapters.content.watch import ContentWatch, Unwatched
 from shared.content.cid import Block
 from shared.content.unixfs import UNIXFS_V1_2025, Profile, Walk, read_node
 from shared.errors import ContentUnavailable, SourceFailed
@@ -39,8 +39,9 @@ class NodeContentStore:
         watch: ContentWatch | None = None,
     ) -> None:
         self.local = local
+        watch = watch or Unwatched()
         self._reader = ContentReader(local, sources, watch)
-        self._gateway = Gateway(self._read_or_none, limits)
+        self._gateway = Gateway(self._read_or_none, limits, watch.served)
         self._open = AsyncExitStack()
 
     async def __aenter__(self) -> Self:

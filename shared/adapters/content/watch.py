@@ -1,4 +1,4 @@
-"""What reading content comes to, for whoever counts it."""
+"""What a node's content comes to, for whoever counts it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Protocol
 
 from shared.content.cid import Block
 from shared.errors import SourceFailed
-from shared.interfaces import Meter, Source, Wanted
+from shared.interfaces import Meter, Source, Swept, Wanted
 from shared.reasons import SourceFault
 from shared.types import SourceKind
 
@@ -33,6 +33,14 @@ class ContentWatch(Protocol):
 
     def ended(self, end: ReadEnd) -> None: ...
 
+    def served(self, form: str, size: int, answer: str) -> None:
+        """By the gateway: see `gateway.Served`."""
+        ...
+
+    def swept(self, swept: Swept) -> None:
+        """By a garbage collection."""
+        ...
+
 
 class Unwatched:
     """A `ContentWatch` that looks away."""
@@ -44,6 +52,12 @@ class Unwatched:
         pass
 
     def ended(self, end: ReadEnd) -> None:
+        pass
+
+    def served(self, form: str, size: int, answer: str) -> None:
+        pass
+
+    def swept(self, swept: Swept) -> None:
         pass
 
 

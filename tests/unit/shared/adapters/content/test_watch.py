@@ -9,10 +9,12 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from shared.adapters.content.counts import MAX_ROOTS, ContentCounts
+from shared.adapters.content.gateway import Outcome
 from shared.adapters.content.read import ContentReader
 from shared.adapters.content.store import EmbeddedContentStore
 from shared.adapters.content.watch import ReadEnd
@@ -20,12 +22,13 @@ from shared.adapters.memory.content import ContentHub
 from shared.config import PUBLISHERS
 from shared.constants import CHUNK_BYTES, HEDGE_SECONDS
 from shared.content.cid import Codec, make_block
+from shared.content.unixfs import cid_of
 from shared.errors import ContentError
 from shared.interfaces import PublishState, Swept, Wanted
 from shared.keeping import CACHE
 from shared.metrics import LABELS, Metrics
 from shared.types import Address, Cid
-from tests.content_support import OPERATORS, Blocks, content_of
+from tests.content_support import OPERATORS, Blocks, content_of, serving
 from tests.simnet.virtual_time import run_virtual
 
 A, B, C = OPERATORS
@@ -163,6 +166,7 @@ def test_what_others_tell_is_counted() -> None:
 
 def test_the_label_sets_follow_the_code() -> None:
     assert LABELS["read"] == set(ReadEnd)
+    assert LABELS["answer"] == set(Outcome)
     assert LABELS["state"] == set(PublishState)
     assert LABELS["publisher"] == set(PUBLISHERS)
 
@@ -175,6 +179,21 @@ def test_the_last_sources_of_a_few_files_are_remembered() -> None:
         watched.counts.delivered(source, Wanted(cid, cid), 1, 0.1)
     assert watched.counts.source_of(Cid("0")) is None
     assert watched.counts.source_of(Cid(str(MAX_ROOTS))) == f"0x{A.hex()}"
+
+
+async def test_what_the_gateway_serves_is_counted(tmp_path: Path) -> None:
+    metrics = Metrics("performer")
+    counts = ContentCounts(metrics)
+    async with EmbeddedContentStore(root=tmp_path, gateways=dict, own=A, watch=counts) as store:
+        cid = (await store.add(b"content")).cid
+        async with serving(store.routes()) as url, aiohttp.ClientSession() as session:
+            for name in (cid, cid_of(b"absent")):
+                async with session.get(f"{url}/ipfs/{name}", params={"format": "raw"}) as response:
+                    await response.read()
+    body = metrics.exposition()[0].decode()
+    assert 'poi_gateway_served_bytes_total{form="raw"} 7.0' in body
+    assert 'poi_gateway_requests_total{answer="served",form="raw"} 1.0' in body
+    assert 'poi_gateway_requests_total{answer="absent",form="raw"} 1.0' in body
 
 
 # --- use stamps --------------------------------------------------------------------------------------
