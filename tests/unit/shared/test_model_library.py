@@ -410,3 +410,17 @@ async def test_the_files_of_ready_models_are_stamped_as_used_every_hour() -> Non
         files = {CARD_CID, cid_of(MODEL), cid_of(GOLDEN_BYTES)}
         assert [roots for _, roots in touched] == [set(), files, files]
         assert [round(at / TOUCH_SECONDS, 2) for at, _ in touched] == [0.0, 1.0, 2.0]
+
+
+@virtual
+async def test_models_on_their_way_are_told_to_whoever_asks_after_the_nodes_health() -> None:
+    async with World() as world:
+        reading = Reading(world)
+        await reading.library.card(DEFINITION)
+        world.content.delay(PERFORMER.address, 1.0)
+        assert reading.library.fetching() == []
+        async with running(reading.library.keep_ready(lambda: world.roster)):
+            await until(reading.library.fetching, "it is on its way")
+            assert reading.library.fetching() == [{"cid": cid_of(MODEL), "bytes": 0, "size": len(MODEL)}]
+            await until(lambda: reading.library.ready_ids == {0}, "it is here")
+        assert reading.library.fetching() == []
