@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing, closing
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import aclosing, closing, contextmanager
 from dataclasses import replace
 
 from shared.adapters.content.local import LocalBlocks
@@ -93,7 +93,7 @@ class ContentReader:
         sources = [WatchedSource(source, self._watch) for source in self._sources(prefer, ref)]
         window = _Window(self, Wanted(cid, cid, ref), SourceOrder(sources))
         size, is_fetched = 0, False
-        with self._local.hold(cid), closing(window):
+        with self._telling_of_failure(), self._local.hold(cid), closing(window):
             while ahead := walk.ahead(BLOCKS_AHEAD):
                 block, was_fetched = await window.next(ahead, deadline)
                 content = walk.feed(block)
@@ -106,6 +106,17 @@ class ContentReader:
                 if content:
                     yield content
             self._watch.ended(ReadEnd.FETCHED if is_fetched else ReadEnd.HIT)
+
+    @contextmanager
+    def _telling_of_failure(self) -> Iterator[None]:
+        try:
+            yield
+        except (ContentCorrupt, ContentTooLarge):
+            self._watch.ended(ReadEnd.WRONG)
+            raise
+        except ContentUnavailable:
+            self._watch.ended(ReadEnd.UNAVAILABLE)
+            raise
 
     async def _begin(self, root: Cid) -> None:
         try:
