@@ -15,7 +15,7 @@ from aiohttp import web
 from shared.adapters.content.read import BLOCKS_AHEAD
 from shared.adapters.content.store import EmbeddedContentStore
 from shared.constants import CHUNK_BYTES
-from tests.content_support import LIMIT_SECONDS, OPERATORS, Blocks, content_of, serving, until
+from tests.content_support import LIMIT_SECONDS, LOOPBACK, OPERATORS, Blocks, content_of, serving, until
 
 A, B, _ = OPERATORS
 CHUNKS, SERVED_FIRST = 12, 7
@@ -25,7 +25,10 @@ from pathlib import Path
 from shared.adapters.content.store import EmbeddedContentStore
 
 async def main(root, url, owner, cid):
-    async with EmbeddedContentStore(root=Path(root), gateways=lambda: {bytes.fromhex(owner): url}, own=None) as store:
+    store = EmbeddedContentStore(
+        root=Path(root), gateways=lambda: {bytes.fromhex(owner): url}, own=None, private_networks=["127.0.0.0/8"]
+    )
+    async with store:
         async for _ in store.open(cid, max_bytes=1 << 30, timeout_seconds=600.0):
             pass
 
@@ -63,7 +66,9 @@ async def test_only_what_is_missing_is_fetched_again_after_kill_9(tmp_path: Path
                 await node.wait()
             first, stalls_after = Counter(asked), float("inf")
             gateways = {A: url}
-            async with EmbeddedContentStore(root=tmp_path / "b", gateways=lambda: gateways, own=B) as again:
+            async with EmbeddedContentStore(
+                root=tmp_path / "b", gateways=lambda: gateways, own=B, private_networks=LOOPBACK
+            ) as again:
                 assert await again.get(root, max_bytes=1 << 30, timeout_seconds=LIMIT_SECONDS) == content
     assert first.total() == SERVED_FIRST + 1
     assert asked == Counter(dict.fromkeys(blocks, 1))
