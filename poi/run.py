@@ -50,6 +50,7 @@ async def run_role(
         duty = _duty(role, node, methods)
 
         def metrics() -> tuple[bytes, str]:
+            node.count()
             duty.count()
             return node.metrics.exposition()
 

@@ -81,6 +81,7 @@ class Node:
     guard: SqliteVoteGuard
     methods: Mapping[str, Method]
     metrics: Metrics
+    counts: ContentCounts
     evidence_secret: bytes = field(repr=False)
 
     def health(self) -> tuple[bool, Mapping[str, Any]]:
@@ -96,6 +97,11 @@ class Node:
             "readyDefinitions": sorted(self.library.ready_ids),
             "fetching": self.library.fetching(),
         }
+
+
+    def count(self) -> None:
+        """Sets the levels of what this disk holds; for whoever is about to expose the metrics."""
+        self.counts.hold(self.content.embedded.files.held_bytes, self.config.content.max_bytes)
 
 
 @asynccontextmanager
@@ -196,6 +202,7 @@ async def open_node(config: Config, role: str) -> AsyncIterator[Node]:
                 "oracle": Oracle(caller=feeds, clock=clock),
             },
             metrics=metrics,
+            counts=counts,
             evidence_secret=keys.evidence,
         )
 
