@@ -98,7 +98,6 @@ class Node:
             "fetching": self.library.fetching(),
         }
 
-
     def count(self) -> None:
         """Sets the levels of what this disk holds; for whoever is about to expose the metrics."""
         self.counts.hold(self.content.embedded.files.held_bytes, self.config.content.max_bytes)
