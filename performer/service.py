@@ -139,7 +139,12 @@ class Performer:
                 clock=node.clock,
             ),
             earnings=earnings,
-            publications=Publications(publishers=node.publishers, store=node.store, clock=node.clock),
+            publications=Publications(
+                publishers=node.publishers,
+                store=node.store,
+                clock=node.clock,
+                count=lambda publisher, state: node.metrics.publications.add(publisher=publisher, state=state),
+            ),
             clock=node.clock,
             sources=node.config.content.sources,
             methods=methods or node.methods,

@@ -22,6 +22,7 @@ from shared.adapters.chain_evm import (
 )
 from shared.adapters.clock import SystemClock
 from shared.adapters.content.counts import ContentCounts
+from shared.adapters.content.embedded import EmbeddedBlocks
 from shared.adapters.content.publishers.open import open_publishers
 from shared.adapters.content.store import NodeContentStore
 from shared.adapters.content.stores import open_content
@@ -99,8 +100,10 @@ class Node:
         }
 
     def count(self) -> None:
-        """Sets the levels of what this disk holds; for whoever is about to expose the metrics."""
-        self.counts.hold(self.content.embedded.files.held_bytes, self.config.content.max_bytes)
+        """Sets the levels of what this disk holds; for whoever is about to expose the metrics. What is in a Kubo node,
+        that node counts."""
+        if isinstance(self.content.local, EmbeddedBlocks):
+            self.counts.hold(self.content.local.files.held_bytes, self.config.content.max_bytes)
 
 
 @asynccontextmanager

@@ -1,11 +1,11 @@
-"""A node's content in its metrics: what is read, fetched, served, swept and published."""
+"""A node's content in its metrics: what is read, fetched, served, held and swept."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 
 from shared.adapters.content.watch import ReadEnd
-from shared.interfaces import PublishState, Source, Swept, Wanted
+from shared.interfaces import Source, Swept, Wanted
 from shared.metrics import Metrics
 from shared.reasons import SourceFault
 from shared.types import Cid
@@ -14,7 +14,7 @@ MAX_ROOTS = 64  # files whose last source is remembered, for people: more than c
 
 
 class ContentCounts:
-    """A `ContentWatch`, and what a performer's publications call."""
+    """A `ContentWatch`."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
@@ -46,9 +46,6 @@ class ContentCounts:
     def source_of(self, root: Cid) -> str | None:
         """Who brought the file's last block."""
         return self._last.get(root)
-
-    def published(self, publisher: str, state: PublishState) -> None:
-        self._metrics.publications.add(publisher=publisher, state=state)
 
     def hold(self, held_bytes: int, max_bytes: int | None) -> None:
         """Of this disk; for whoever is about to expose the metrics. Without a bound, the latter is infinite."""

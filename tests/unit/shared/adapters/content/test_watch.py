@@ -150,7 +150,7 @@ def test_what_others_tell_is_counted() -> None:
     watched.counts.served("car", 1000, "served")
     watched.counts.served("none", 0, "refused")
     watched.counts.swept(Swept(blocks=2, bytes=500))
-    watched.counts.published("pinata", PublishState.PINNED)
+    watched.metrics.publications.add(publisher="pinata", state=PublishState.PINNED)
     watched.counts.hold(700, 1000)
     assert watched.counted("poi_gateway_served_bytes_total") == {("car",): 1000}
     assert watched.counted("poi_gateway_requests_total") == {("served", "car"): 1, ("refused", "none"): 1}
