@@ -55,11 +55,6 @@ class BlockFiles:
         """Of all blocks, those included that are being written."""
         return self._held_bytes
 
-    @property
-    def held_bytes(self) -> int:
-        """Of all blocks, those included that are being written."""
-        return self._held_bytes
-
     def get(self, cid: Cid) -> Block | None:
         digest = parse_cid(cid)[1]
         path = self._path_of(digest)

@@ -198,7 +198,7 @@ class EmbeddedContentStore(NodeContentStore):
         limits: ClientLimits | None = None,
         watch: ContentWatch | None = None,
     ) -> None:
-        self.embedded = EmbeddedBlocks(root, max_bytes)
+        self.embedded = EmbeddedBlocks(root, max_bytes, watch=watch)
         self._operators = OperatorSources(
             gateways, own, p2p_addresses=p2p_addresses, policy=AddressPolicy(private_networks)
         )

@@ -55,7 +55,9 @@ async def open_content(
             session = await stack.enter_async_context(open_services())
             further.append(await stack.enter_async_context(open_source(session, settings.eigenda_url)))
         sources = OrderedSources(operators, further)
-        yield await stack.enter_async_context(NodeContentStore(local_store(settings, folder), sources, watch=watch))
+        yield await stack.enter_async_context(
+            NodeContentStore(local_store(settings, folder, watch), sources, watch=watch)
+        )
 
 
 def _peers(
@@ -79,11 +81,11 @@ def _is_allowed(multiaddr: str, policy: AddressPolicy) -> bool:
     return True
 
 
-def local_store(settings: ContentConfig, folder: Path) -> LocalStore:
+def local_store(settings: ContentConfig, folder: Path, watch: ContentWatch | None = None) -> LocalStore:
     """Where this node keeps its blocks; unopened. Raises `ConfigError` for what the operator can mend."""
     match settings.store:
         case "embedded":
-            return EmbeddedBlocks(folder, settings.max_bytes)
+            return EmbeddedBlocks(folder, settings.max_bytes, watch=watch)
         case "kubo":
             return KuboBlocks(kubo_rpc(settings), folder)
         case "ipfshttpclient":

@@ -191,9 +191,12 @@ async def test_what_the_gateway_serves_is_counted(tmp_path: Path) -> None:
                 async with session.get(f"{url}/ipfs/{name}", params={"format": "raw"}) as response:
                     await response.read()
         counts.hold(store.embedded.files.held_bytes, 100)
+        await store.unpin(cid)
+        await store.collect()
     body = metrics.exposition()[0].decode()
     assert 'poi_gateway_served_bytes_total{form="raw"} 7.0' in body
     assert "poi_content_held_bytes 7.0" in body
+    assert "poi_content_swept_bytes_total 7.0" in body
     assert 'poi_gateway_requests_total{answer="served",form="raw"} 1.0' in body
     assert 'poi_gateway_requests_total{answer="absent",form="raw"} 1.0' in body
 
