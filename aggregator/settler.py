@@ -27,7 +27,7 @@ from aggregator.slashing import SlashExecutor
 from aggregator.turns import TAKEOVER_SECONDS, has_rivals, patience, place_of
 from shared import messages
 from shared.batch import decode_document, make_batch
-from shared.constants import MAX_BATCH_SIZE
+from shared.constants import BATCH_DOCUMENT_SECONDS, MAX_BATCH_SIZE
 from shared.digests import Domain
 from shared.errors import ChainUnavailable, Dropped, Ignore, Reverted, TransportError
 from shared.interfaces import (
@@ -289,7 +289,7 @@ class Settler:
         except (ValueError, Ignore, Reverted) as error:
             log.warning("no batch; its tasks settle one by one", reason=str(error), size=len(certificates))
             return False
-        await self._content.add(batch.document)
+        await self._content.add(batch.document, keep_until=self._clock.now() + BATCH_DOCUMENT_SECONDS)
         submission = await self._round.sign(batch)
         if submission is None:
             log.warning("batch found no quorum; its tasks settle one by one", size=batch.info.size)

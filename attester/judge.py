@@ -7,28 +7,33 @@ What each trouble means is written here and nowhere else: the performer's own si
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+from attester.said import said_of
 from attester.self_test import SelfTest
 from shared.constants import FETCH_TIMEOUT_SECONDS, MAX_INPUT_BYTES, MAX_PROOF_BYTES
 from shared.documents import InputDocument, ProofObject, decode_input, decode_parameters, decode_proof
 from shared.errors import (
     CodecError,
     ContentCorrupt,
+    ContentError,
     ContentTooLarge,
     ContentUnavailable,
     InferenceFailed,
     InputMismatch,
     ModelMismatch,
+    PoiError,
 )
-from shared.interfaces import ContentStore, Tensors
+from shared.interfaces import Clock, ContentStore, Tensors
+from shared.keeping import Shares, kept_until
 from shared.messages import TaskMessage
 from shared.model_library import CardUnavailable, ModelLibrary, ModelUnavailable, ReadyModel
-from shared.reasons import AbstainReason, InvalidReason
+from shared.reasons import AbstainReason, ContentOutcome, InvalidReason
 from shared.roster import Roster
 from shared.seeds import is_seed_known
-from shared.types import Address, TaskDefinition, Verdict
+from shared.types import Address, Cid, Ref, TaskDefinition, Verdict
 from shared.verification import METHODS
 from shared.verification.binding import unbound
 from shared.verification.method import AuditRuns, Compute, Forward, Judgement, Method, Work
@@ -36,10 +41,36 @@ from shared.verification.verify import verify
 
 
 class _Decided(Exception):
-    def __init__(self, reason: AbstainReason | InvalidReason) -> None:
+    """`error` showed it, where it says more than the reason; `content` is how the read ended, where no error tells."""
+
+    def __init__(
+        self,
+        reason: AbstainReason | InvalidReason,
+        error: PoiError | None = None,
+        content: ContentOutcome | None = None,
+    ) -> None:
         super().__init__(reason)
         verdict = Verdict.INVALID if isinstance(reason, InvalidReason) else Verdict.ABSTAIN
-        self.judgement = Judgement(verdict=verdict, reason=reason, score=0.0)
+        self.judgement = Judgement(
+            verdict=verdict,
+            reason=reason,
+            score=0.0,
+            content=content if error is None else _outcome(error),
+            said="" if error is None else said_of(error),
+        )
+
+
+def _outcome(error: PoiError) -> ContentOutcome | None:
+    """What a read that ended in `error` came to. A document that is wrong in itself was read well."""
+    match error:
+        case ContentUnavailable():
+            return ContentOutcome.UNAVAILABLE
+        case ContentTooLarge() | ContentCorrupt() | ModelMismatch():
+            return ContentOutcome.WRONG
+        case CodecError():
+            return ContentOutcome.VERIFIED
+        case _:
+            return None
 
 
 class _Fit:
@@ -58,7 +89,7 @@ class _Fit:
     async def _check(self) -> None:
         unfit = await self._self_test.check(self._model, prefer=self._prefer)
         if unfit is not None:
-            raise _Decided(unfit)
+            raise _Decided(unfit, content=ContentOutcome.VERIFIED)
         self.has_run = True
 
     def _tested(self, forward: Forward) -> Forward:
@@ -86,10 +117,12 @@ class Judge:
         content: ContentStore,
         library: ModelLibrary,
         self_test: SelfTest,
+        clock: Clock,
         methods: Mapping[str, Method] = METHODS,
     ) -> None:
         self._address, self._roster, self._content, self._library = address, roster, content, library
-        self._self_test, self._methods = self_test, methods
+        self._self_test, self._methods, self._clock = self_test, methods, clock
+        self._shares = Shares()
 
     async def judge(self, message: TaskMessage) -> Judgement:
         """Never raises for what a performer, a requester or the network does."""
@@ -107,7 +140,7 @@ class Judge:
         proof, document, model = await self._fetch(message, definition)
         # The requester signed the seed, and a reorg may have changed the beacon: never the performer's fault.
         if not is_seed_known(model.card, message.request.seed, self._roster().beacons_for(info.epoch)):
-            raise _Decided(AbstainReason.SEED_UNKNOWN)
+            raise _Decided(AbstainReason.SEED_UNKNOWN, content=ContentOutcome.VERIFIED)
         # (4) verify by the method
         try:
             work = Work(
@@ -121,16 +154,17 @@ class Judge:
             )
             fit = _Fit(self._self_test, model, info.task_performer)
             judgement = await verify(self._methods[definition.method], work, proof.output, info.data, fit.compute)
+            judgement = replace(judgement, content=ContentOutcome.VERIFIED)
             return replace(judgement, engine=model.fingerprint()) if fit.has_run else judgement
-        except (InputMismatch, CodecError):
-            raise _Decided(AbstainReason.INPUT_UNUSABLE) from None
-        except InferenceFailed:
-            raise _Decided(AbstainReason.ENGINE_FAILED) from None
+        except (InputMismatch, CodecError) as error:
+            raise _Decided(AbstainReason.INPUT_UNUSABLE, error) from None
+        except InferenceFailed as error:
+            raise _Decided(AbstainReason.ENGINE_FAILED, error) from None
         # A run may have to load the model again, when another one pushed it out.
-        except ModelUnavailable:
-            raise _Decided(AbstainReason.MODEL_UNAVAILABLE) from None
-        except ModelMismatch:
-            raise _Decided(AbstainReason.MODEL_MISMATCH) from None
+        except ModelUnavailable as error:
+            raise _Decided(AbstainReason.MODEL_UNAVAILABLE, error) from None
+        except ModelMismatch as error:
+            raise _Decided(AbstainReason.MODEL_MISMATCH, error) from None
 
     def _definition(self, message: TaskMessage) -> TaskDefinition:
         """What this attester knows of the kind of task. Before anything is judged: the proof of an unknown method may
@@ -151,62 +185,74 @@ class Judge:
     ) -> tuple[ProofObject, InputDocument, ReadyModel]:
         """All at once. The proof decides first: what is wrong with it is provable whatever else cannot be fetched, and
         whoever withholds the input must not hide it."""
-        document = asyncio.create_task(self._input(message))
+        keep_until = self._shares.granted(
+            message.task_info.task_performer,
+            kept_until(message.request.deadline, definition.terms.dispute_window, self._roster().settle_seconds),
+            self._clock.now(),
+        )
+        document = asyncio.create_task(self._input(message, keep_until))
         model = asyncio.create_task(self._model(message, definition))
         try:
-            proof = await self._bound_proof(message, definition)
+            proof = await self._bound_proof(message, definition, keep_until)
             return proof, *await asyncio.gather(document, model)
         finally:
             for task in (document, model):
                 task.cancel()
             await asyncio.gather(document, model, return_exceptions=True)
 
-    async def _bound_proof(self, message: TaskMessage, definition: TaskDefinition) -> ProofObject:
-        proof = await self._proof(message)
+    async def _bound_proof(self, message: TaskMessage, definition: TaskDefinition, keep_until: float) -> ProofObject:
+        proof = await self._proof(message, keep_until)
         reason = unbound(proof, message.task_info.task_id, definition.card_cid, message.request)
         if reason is not None:
-            raise _Decided(reason)
+            raise _Decided(reason, content=ContentOutcome.VERIFIED)
         return proof
 
-    async def _proof(self, message: TaskMessage) -> ProofObject:
+    async def _proof(self, message: TaskMessage, keep_until: float) -> ProofObject:
         try:
-            data = await self._content.get(
-                message.task_info.proof_of_task,
-                max_bytes=MAX_PROOF_BYTES,
-                timeout_seconds=FETCH_TIMEOUT_SECONDS,
-                prefer=message.task_info.task_performer,
-                ref=message.content,
-            )
-            return decode_proof(data)
-        except ContentUnavailable:
-            raise _Decided(AbstainReason.PROOF_UNAVAILABLE) from None
-        except ContentTooLarge:
-            raise _Decided(InvalidReason.PROOF_TOO_LARGE) from None
-        except (ContentCorrupt, CodecError):
-            raise _Decided(InvalidReason.PROOF_MALFORMED) from None
+            proof_cid = message.task_info.proof_of_task
+            return decode_proof(await self._read(message, proof_cid, MAX_PROOF_BYTES, keep_until, message.content))
+        except ContentUnavailable as error:
+            raise _Decided(AbstainReason.PROOF_UNAVAILABLE, error) from None
+        except ContentTooLarge as error:
+            raise _Decided(InvalidReason.PROOF_TOO_LARGE, error) from None
+        except (ContentCorrupt, CodecError) as error:
+            raise _Decided(InvalidReason.PROOF_MALFORMED, error) from None
 
-    async def _input(self, message: TaskMessage) -> InputDocument:
+    async def _input(self, message: TaskMessage, keep_until: float) -> InputDocument:
         try:
-            data = await self._content.get(
-                message.request.input_cid,
-                max_bytes=MAX_INPUT_BYTES,
-                timeout_seconds=FETCH_TIMEOUT_SECONDS,
-                prefer=message.task_info.task_performer,
-            )
-            return decode_input(data)
-        except ContentUnavailable:
-            raise _Decided(AbstainReason.INPUT_UNAVAILABLE) from None
-        except (ContentTooLarge, ContentCorrupt, CodecError):
-            raise _Decided(AbstainReason.INPUT_UNUSABLE) from None
+            return decode_input(await self._read(message, message.request.input_cid, MAX_INPUT_BYTES, keep_until))
+        except ContentUnavailable as error:
+            raise _Decided(AbstainReason.INPUT_UNAVAILABLE, error) from None
+        except (ContentTooLarge, ContentCorrupt, CodecError) as error:
+            raise _Decided(AbstainReason.INPUT_UNUSABLE, error) from None
+
+    async def _read(
+        self, message: TaskMessage, cid: Cid, max_bytes: int, keep_until: float, ref: Ref | None = None
+    ) -> bytes:
+        """Served on from here until `keep_until`; taken off the performer's share once, however often it is tried."""
+        performer, was_here = message.task_info.task_performer, False
+        with contextlib.suppress(ContentError):  # of this disk; reading says more of it
+            was_here = await self._content.has(cid)
+        data = await self._content.get(
+            cid,
+            max_bytes=max_bytes,
+            timeout_seconds=FETCH_TIMEOUT_SECONDS,
+            prefer=performer,
+            ref=ref,
+            keep_until=keep_until,
+        )
+        if not was_here:
+            self._shares.took(performer, len(data), keep_until)
+        return data
 
     async def _model(self, message: TaskMessage, definition: TaskDefinition) -> ReadyModel:
         try:
             return await self._library.ready(definition, prefer=message.task_info.task_performer)
-        except CardUnavailable:
-            raise _Decided(AbstainReason.CARD_UNAVAILABLE) from None
-        except ModelUnavailable:
-            raise _Decided(AbstainReason.MODEL_UNAVAILABLE) from None
-        except ModelMismatch:
-            raise _Decided(AbstainReason.MODEL_MISMATCH) from None
-        except InferenceFailed:
-            raise _Decided(AbstainReason.ENGINE_FAILED) from None
+        except CardUnavailable as error:
+            raise _Decided(AbstainReason.CARD_UNAVAILABLE, error) from None
+        except ModelUnavailable as error:
+            raise _Decided(AbstainReason.MODEL_UNAVAILABLE, error) from None
+        except ModelMismatch as error:
+            raise _Decided(AbstainReason.MODEL_MISMATCH, error) from None
+        except InferenceFailed as error:
+            raise _Decided(AbstainReason.ENGINE_FAILED, error) from None

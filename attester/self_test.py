@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import structlog
 
+from attester.said import said_of
 from shared.constants import (
     ABSTAIN_RETRY_MAX_SECONDS,
     FETCH_TIMEOUT_SECONDS,
@@ -34,6 +35,7 @@ from shared.errors import (
 )
 from shared.golden import GoldenVector, decode_golden
 from shared.interfaces import ContentStore
+from shared.keeping import CACHE
 from shared.metrics import Metrics
 from shared.model_library import READY_POLL_SECONDS, ModelLibrary, ModelUnavailable, ReadyModel
 from shared.outputs import TensorOutput
@@ -67,6 +69,7 @@ class Outcome:
     engine: Fingerprint | None
     ended_at: float  # seconds of the loop's clock
     took: float = 0.0  # seconds
+    said: str = ""  # what showed the reason, for people; partly in strangers' words
 
     def is_due(self, now: float) -> bool:
         """Whether it says nothing of now any more."""
@@ -167,12 +170,12 @@ class SelfTest:
             return Outcome(
                 None if is_fit else AbstainReason.SELF_TEST_FAILED, score, model.fingerprint(), _now(), _now() - started
             )
-        except ModelUnavailable:  # pushed out by another model, and nobody serves it any more
-            return Outcome(AbstainReason.MODEL_UNAVAILABLE, None, None, _now())
-        except ContentUnavailable:
-            return Outcome(AbstainReason.CARD_UNAVAILABLE, None, None, _now())
-        except (ContentTooLarge, ContentCorrupt, CodecError, ModelMismatch):
-            return Outcome(AbstainReason.MODEL_MISMATCH, None, None, _now())
+        except ModelUnavailable as error:  # pushed out by another model, and nobody serves it any more
+            return Outcome(AbstainReason.MODEL_UNAVAILABLE, None, None, _now(), said=said_of(error))
+        except ContentUnavailable as error:
+            return Outcome(AbstainReason.CARD_UNAVAILABLE, None, None, _now(), said=said_of(error))
+        except (ContentTooLarge, ContentCorrupt, CodecError, ModelMismatch) as error:
+            return Outcome(AbstainReason.MODEL_MISMATCH, None, None, _now(), said=said_of(error))
         except (InferenceFailed, InputMismatch, TimeoutError):
             return Outcome(AbstainReason.ENGINE_FAILED, None, None, _now(), _now() - started)
         except Exception:  # anybody may publish a card: none is to end the duty
@@ -181,7 +184,11 @@ class SelfTest:
 
     async def _vectors(self, card: ModelCard, cid: Cid, prefer: Address | None) -> tuple[GoldenVector, ...]:
         data = await self._content.get(
-            cid, max_bytes=MAX_GOLDEN_BYTES, timeout_seconds=FETCH_TIMEOUT_SECONDS, prefer=prefer
+            cid,
+            max_bytes=MAX_GOLDEN_BYTES,
+            timeout_seconds=FETCH_TIMEOUT_SECONDS,
+            prefer=prefer,
+            keep_until=CACHE,
         )
         return decode_golden(card, data)
 
@@ -207,7 +214,12 @@ class SelfTest:
                     look_for=LOOK_FOR,
                 )
             case _:
-                log.warning("self-test not possible: abstaining from this card's tasks", **said, reason=outcome.reason)
+                log.warning(
+                    "self-test not possible: abstaining from this card's tasks",
+                    **said,
+                    reason=outcome.reason,
+                    said=outcome.said,
+                )
 
 
 _RESULTS: Final[Mapping[AbstainReason | None, str]] = {None: "passed", AbstainReason.SELF_TEST_FAILED: "failed"}

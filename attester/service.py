@@ -94,6 +94,7 @@ class Attester:
                 library=node.library,
                 methods=methods,
                 self_test=self_test,
+                clock=node.clock,
             ),
             self_test=self_test,
             library=node.library,
@@ -284,6 +285,8 @@ class Attester:
             "statistics": {name: round(value, 6) for name, value in judgement.statistics.items()},
             "refereed": judgement.is_refereed,
             "engine": str(judgement.engine) if judgement.engine is not None else None,
+            "content": str(judgement.content) if judgement.content is not None else None,
+            **({"said": judgement.said} if judgement.said else {}),
         }
 
     async def _on_certificate(self, received: Received) -> None:

@@ -18,6 +18,7 @@ from shared.documents import InputDocument, ModelCard, Parameters, decode_input,
 from shared.errors import CodecError, ContentError, ContentUnavailable, InferenceError, InputMismatch, RequestRefused
 from shared.interfaces import Clock, ContentStore
 from shared.json_forms import FieldError, from_hex, request_from_json
+from shared.keeping import kept_until
 from shared.model_library import ModelLibrary
 from shared.roster import Roster
 from shared.seeds import is_seed_known
@@ -91,18 +92,27 @@ class Admission:
         try:
             await self._check_input(request, document, definition)
             async with self._earnings.covering(task_id, request):
-                return await self._store(task, document)
+                return await self._store(task, document, definition)
         except RequestRefused:
             if document is None and not was_here:
                 await self._content.unpin(request.input_cid)  # it was fetched for this request alone
             raise
 
-    async def read_input(self, request: TaskRequest, card: ModelCard) -> tuple[InputDocument, Parameters]:
+    async def read_input(
+        self, request: TaskRequest, definition: TaskDefinition, card: ModelCard
+    ) -> tuple[InputDocument, Parameters]:
         """Input and parameters of an admitted request."""
         data = await self._content.get(
-            request.input_cid, max_bytes=MAX_INPUT_BYTES, timeout_seconds=FETCH_TIMEOUT_SECONDS
+            request.input_cid,
+            max_bytes=MAX_INPUT_BYTES,
+            timeout_seconds=FETCH_TIMEOUT_SECONDS,
+            keep_until=self.kept_until(request, definition),
         )
         return decode_input(data), decode_parameters(card, request.parameters)
+
+    def kept_until(self, request: TaskRequest, definition: TaskDefinition) -> float:
+        """How long this node holds what the task needs; unix seconds."""
+        return kept_until(request.deadline, definition.terms.dispute_window, self._roster().settle_seconds)
 
     def _check_terms(self, request: TaskRequest) -> None:
         if request.performer != self._address:
@@ -156,7 +166,7 @@ class Admission:
         """Fits the model and is what the CID says."""
         card = await self._card(definition)
         self._check_seed(request, card)
-        data = document if document is not None else await self._fetch_input(request)
+        data = document if document is not None else await self._fetch_input(request, definition)
         try:
             parsed = decode_input(data)
         except CodecError as error:
@@ -188,10 +198,13 @@ class Admission:
         except (InferenceError, ContentError) as error:
             raise RequestRefused(UNAVAILABLE, str(error), None, "try again later, or another performer") from None
 
-    async def _fetch_input(self, request: TaskRequest) -> bytes:
+    async def _fetch_input(self, request: TaskRequest, definition: TaskDefinition) -> bytes:
         try:
             return await self._content.get(
-                request.input_cid, max_bytes=MAX_INPUT_BYTES, timeout_seconds=FETCH_TIMEOUT_SECONDS
+                request.input_cid,
+                max_bytes=MAX_INPUT_BYTES,
+                timeout_seconds=FETCH_TIMEOUT_SECONDS,
+                keep_until=self.kept_until(request, definition),
             )
         except ContentUnavailable as error:
             expected = "content that an operator serves, or the document itself as `input`"
@@ -200,7 +213,7 @@ class Admission:
             expected = f"a file of at most {MAX_INPUT_BYTES} bytes"
             raise RequestRefused(INPUT_REFUSED, str(error), "request.inputCid", expected) from None
 
-    async def _store(self, task: Task, document: bytes | None) -> Admitted | Task:
+    async def _store(self, task: Task, document: bytes | None, definition: TaskDefinition) -> Admitted | Task:
         nonce = (task.request.requester, int(task.request.nonce))
         # Requests with one nonce wait for each other: of two tasks, the one refused must leave no input behind.
         async with self._nonces.setdefault(nonce, asyncio.Lock()):
@@ -210,7 +223,7 @@ class Admission:
             with self._place():
                 await self._ledger.check_nonce(task)
                 if document is not None:
-                    await self._content.add(document)
+                    await self._content.add(document, keep_until=self.kept_until(task.request, definition))
                 await self._ledger.add(task)
             return Admitted(task)
 

@@ -139,7 +139,12 @@ class Performer:
                 clock=node.clock,
             ),
             earnings=earnings,
-            publications=Publications(publishers=node.publishers, store=node.store, clock=node.clock),
+            publications=Publications(
+                publishers=node.publishers,
+                store=node.store,
+                clock=node.clock,
+                count=lambda publisher, state: node.metrics.publications.add(publisher=publisher, state=state),
+            ),
             clock=node.clock,
             sources=node.config.content.sources,
             methods=methods or node.methods,
@@ -211,7 +216,7 @@ class Performer:
         definition = self._roster().definitions[request.task_definition_id]
         # (3) fetch card, model, input
         model = await self._library.ready(definition)
-        document, parameters = await self._admission.read_input(request, model.card)
+        document, parameters = await self._admission.read_input(request, definition, model.card)
         # (4) run (5) prove
         method = self._methods[model.card.method]
         started = time.perf_counter()
@@ -228,7 +233,9 @@ class Performer:
             output=output,
             engine=model.fingerprint(),
         )
-        ref = await self._content.add(_checked(encode_proof(proof)))
+        ref = await self._content.add(
+            _checked(encode_proof(proof)), keep_until=self._admission.kept_until(request, definition)
+        )
         content = msgspec.structs.replace(ref, sources=self._sources)
         return _Proven(model.card, content, data_of(output), inference_seconds)
 

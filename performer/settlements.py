@@ -10,11 +10,13 @@ import structlog
 from performer.earnings import Earnings
 from performer.ledger import TaskLedger
 from shared.batch import Batch
+from shared.constants import FETCH_TIMEOUT_SECONDS, MAX_INPUT_BYTES, MAX_PROOF_BYTES
 from shared.digests import Domain
 from shared.errors import ChainUnavailable, CodecError, ContentError
 from shared.interfaces import Clock, Collection, ContentStore, OperatorReader, Settlement, TaskStore
+from shared.keeping import kept_until_executed
 from shared.settled_batch import read_settled_batch
-from shared.types import BatchSettled, Digest, Settled, TaskCertificate, Verdict
+from shared.types import BatchSettled, Cid, Digest, Settled, SlashQueued, TaskCertificate, Verdict
 from shared.workflow import Inclusion, SettledOnChain
 
 log = structlog.get_logger(__name__)
@@ -58,9 +60,27 @@ class SettlementWatch:
                 elif isinstance(event, BatchSettled):
                     await self._store.put(UNREAD_BATCH, event.batch.root, _encode(event))
                     group.create_task(self._settle_batch(event))
+                elif isinstance(event, SlashQueued):
+                    await self._keep_for(event, group)
                 if event.block > cursor:
                     cursor = event.block
                     await self._store.put(CURSOR, CURSOR_KEY, cursor.to_bytes(8, "big"))
+
+    async def _keep_for(self, slash: SlashQueued, group: asyncio.TaskGroup) -> None:
+        """A dispute about a task of ours may begin later than it was kept for, and last longer: whoever judges it needs
+        what the task was, and we have the most to lose by its absence."""
+        task = await self._ledger.find(slash.task_id)
+        if task is not None and task.task_info is not None:
+            until = kept_until_executed(slash.executable_at)
+            group.create_task(self._keep(task.task_info.proof_of_task, MAX_PROOF_BYTES, until))
+            group.create_task(self._keep(task.request.input_cid, MAX_INPUT_BYTES, until))
+
+    async def _keep(self, cid: Cid, max_bytes: int, until: float) -> None:
+        """Fetched from who has it, if it is gone here."""
+        try:
+            await self._content.get(cid, max_bytes=max_bytes, timeout_seconds=FETCH_TIMEOUT_SECONDS, keep_until=until)
+        except ContentError as error:
+            log.warning("what a dispute is about is not kept for it", cid=cid, reason=str(error))
 
     async def _settle_single(self, event: Settled) -> None:
         task = await self._ledger.find(event.task_id)

@@ -6,7 +6,6 @@ import asyncio
 import signal
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import structlog
@@ -16,6 +15,7 @@ from attester.api import EvidenceDoor
 from attester.service import Attester
 from performer.api import Door
 from performer.service import Performer
+from poi.own_models import publish_models
 from shared import log as logging
 from shared.adapters.content.door.server import serve_door
 from shared.adapters.http import Routes, serve
@@ -46,10 +46,11 @@ async def run_role(
     ):
         logging.configure(config.log, role, node.signer.address)
         if role == "performer":
-            await _publish_models(node)
+            await publish_models(node.config.performer.models_dir, node.content)
         duty = _duty(role, node, methods)
 
         def metrics() -> tuple[bytes, str]:
+            node.count()
             duty.count()
             return node.metrics.exposition()
 
@@ -66,20 +67,6 @@ async def run_role(
         ) as port:
             log.info("ready", port=port, peer=node.libp2p.peer_id)
             return await _until_stopped(node, duty.run, stop, runs_models=role != "aggregator")
-
-
-async def _publish_models(node: Node) -> None:
-    """The operator's own models into its store, where everybody else fetches them by CID."""
-    for path in _own_models(node.config.performer.models_dir):
-        ref = await node.content.add_file(path)
-        log.info("model content", file=f"{path.parent.name}/{path.name}", cid=ref.cid)
-
-
-def _own_models(folder: Path) -> list[Path]:
-    """Each card with what it names: a model, and the golden vectors without which no attester would vote by it."""
-    files = ("card.json", "model.onnx", "golden.json")
-    paths = [card.with_name(name) for card in sorted(folder.glob("*/card.json")) for name in files]
-    return [path for path in paths if path.is_file()]
 
 
 @dataclass(frozen=True)

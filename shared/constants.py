@@ -45,6 +45,15 @@ MAX_SOURCE_CHARACTERS = 256
 MAX_EIGENDA_CERTIFICATE_BYTES = 8 * 1024  # version byte and RLP: about one or two KB, more with many signers missing
 FETCH_TIMEOUT_SECONDS = 10.0  # for proofs, inputs and cards; a model gets its time by size
 HEDGE_SECONDS = 0.3  # the next source is asked after this silence
+# What the chain says is used where it was heard (`Roster.settle_seconds`); this is in its place before.
+SETTLE_SECONDS = 7 * 24 * 3600
+KEEP_MARGIN_SECONDS = 2 * 24 * 3600  # an epoch rolled late, clocks that differ, a slash executed late, a day's veto
+# Who claims a share of a batch's fees needs its document: most claim by the month, and may miss one or two. Small ones,
+# one every two seconds, take 16 GB in that time, which is within `content.max_bytes` as it comes.
+BATCH_DOCUMENT_SECONDS = 90 * 24 * 3600
+# A tenth of `content.max_bytes` as it comes: a million proofs of a classifier, or a hundred and more of the largest.
+MAX_KEPT_BYTES_A_PERFORMER = 2 << 30
+PROGRESS_SECONDS = 5.0  # between two lines about a fetch that takes long
 
 # --- inference -----------------------------------------------------------------------------------
 MAX_TEXT_TOKENS = 4096  # prompt and output together: a prefill of so many takes a CPU its minute; a card may lower it

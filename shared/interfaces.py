@@ -287,6 +287,11 @@ class OperatorReader(Protocol):
         """No vote of the epoch can settle any more."""
         ...
 
+    async def settle_seconds(self) -> int:
+        """How long the votes of an epoch that is rolled when it is due can settle, from its beginning on. It never
+        changes."""
+        ...
+
     async def beacon(self, epoch: int) -> Digest | None:
         """What nobody could know before the epoch began (protocol §6); None for an epoch that is still to come."""
         ...

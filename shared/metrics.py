@@ -15,9 +15,10 @@ import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
+from shared.config import PUBLISHERS
 from shared.model_card import METHODS_OF
-from shared.reasons import AbstainReason, InvalidReason
-from shared.types import Verdict
+from shared.reasons import AbstainReason, InvalidReason, SourceFault
+from shared.types import SourceKind, Verdict
 from shared.workflow import Phase
 
 PREFIX = "poi_"
@@ -34,6 +35,13 @@ LABELS: Final[dict[str, frozenset[str]]] = {
     "phase": frozenset(Phase),
     "role": frozenset({"performer", "attester", "aggregator"}),
     "result": frozenset({"passed", "failed", "impossible"}),
+    "source": frozenset(SourceKind),
+    "fault": frozenset(SourceFault),
+    "read": frozenset({"hit", "fetched", "wrong", "unavailable"}),
+    "form": frozenset({"raw", "car", "none"}),
+    "answer": frozenset({"served", "unchanged", "absent", "refused", "cut"}),
+    "publisher": frozenset(PUBLISHERS),
+    "state": frozenset({"queued", "pinning", "pinned", "failed"}),
 }
 
 # From a cached block to the longest fetch and the inference timeout.
@@ -127,6 +135,28 @@ class Metrics:
         self.transactions = self._count("chain_transactions", "Transactions, by what became of them.", "outcome")
         self.gas = self._count("chain_used_gas", "Gas of this node's mined transactions.")
         self.open_tasks = self._level("workflow_open_tasks", "Tasks this node keeps that are not final.", "phase")
+        self.content_reads = self._count(
+            "content_reads",
+            "Reads by CID: all of it here, fetched from others, provably wrong, or unavailable.",
+            "read",
+        )
+        self.fetched_bytes = self._count("content_fetched_bytes", "Bytes of blocks that sources delivered.", "source")
+        self.fetch_seconds = self._durations(
+            "content_fetch_seconds", "From asking a source for a block to having it verified.", "source"
+        )
+        self.content_refusals = self._count(
+            "content_refusals", "Blocks that a source was asked for and did not deliver, by why.", "source", "fault"
+        )
+        self.held_bytes = self._level("content_held_bytes", "Bytes of blocks on this disk.")
+        self.quota_bytes = self._level("content_quota_bytes", "Bytes of blocks that this disk may hold.")
+        self.swept_bytes = self._count("content_swept_bytes", "Bytes that garbage collection freed.")
+        self.served_bytes = self._count("gateway_served_bytes", "Bytes of blocks that the gateway sent.", "form")
+        self.gateway_requests = self._count(
+            "gateway_requests", "Requests for content, by what was asked for and what became of them.", "form", "answer"
+        )
+        self.publications = self._count(
+            "performer_publications", "States that proofs came to at services outside.", "publisher", "state"
+        )
         self._describe_process(role)
 
     def exposition(self) -> tuple[bytes, str]:

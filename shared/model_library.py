@@ -6,9 +6,11 @@ A card's profile picks the engine; the float64 reference of a model is loaded wh
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import structlog
 
@@ -18,6 +20,7 @@ from shared.documents import ModelCard, decode_card
 from shared.errors import (
     CodecError,
     ContentCorrupt,
+    ContentError,
     ContentTooLarge,
     ContentUnavailable,
     InferenceFailed,
@@ -25,16 +28,20 @@ from shared.errors import (
     PoiError,
 )
 from shared.interfaces import ContentStore, InferenceEngine, Tensors
+from shared.keeping import CACHE
 from shared.model_card import ModelFile
+from shared.model_files import ModelFiles
 from shared.profiles import Profile
 from shared.roster import Roster
+from shared.tries import Tries
 from shared.types import Address, Cid, Digest, Fingerprint, TaskDefinition
 from shared.verification.method import Compute, Forward
 
-# A model may take its size at this pace, and never less than FETCH_TIMEOUT_SECONDS.
-SLOWEST_MODEL_BYTES_PER_SECOND = 1 << 20
 NO_MODEL = Digest(bytes(32))  # the model hash of a definition whose answers come from a service or a source
 READY_POLL_SECONDS = 1.0
+READY_RETRY_MAX_SECONDS = 60.0  # from a second on, doubled each time: a task that cannot wait asks for itself
+MAX_READYING = 4  # definitions at once: one that is served by drops keeps a quarter of the others waiting
+TOUCH_SECONDS = 3600.0
 
 log = structlog.get_logger(__name__)
 
@@ -58,10 +65,14 @@ class ReadyModel:
     fingerprint: Callable[[], Fingerprint]  # of the engine that `compute.run` runs on
 
 
+Touch = Callable[[Collection[Cid]], Awaitable[None]]
+"""Stamps files that are held as just used: see `shared.keeping`. Raises `ContentError`."""
+
+
 class ModelLibrary:
     """Fetches, checks and loads models, each once an engine. `engines` has one for each profile that this node can
     compute in, `reference` computes any model in float64, `audits` takes models apart for the method `batch-audit`. A
-    model of more than `max_bytes` is not fetched: no engine would load it, and it is in memory when it is here."""
+    model of more than `max_bytes` is not fetched: no engine would load it. For `source_of` see `ModelFiles`."""
 
     def __init__(
         self,
@@ -71,13 +82,17 @@ class ModelLibrary:
         reference: InferenceEngine,
         audits: AuditLibrary | None = None,
         max_bytes: int = MAX_MODEL_BYTES,
+        touch: Touch | None = None,
+        source_of: Callable[[Cid], str | None] = lambda _: None,
     ) -> None:
         self._content, self._engines, self._reference, self._audits = content, engines, reference, audits
         self._max_bytes = min(max_bytes, MAX_MODEL_BYTES)
+        self._files, self._touch = ModelFiles(content, source_of), touch
         self._cards: dict[Cid, ModelCard] = {}
         self._loading: dict[tuple[int, Digest], asyncio.Lock] = {}
         self.ready_ids: set[int] = set()  # definitions whose model was loaded at least once
-        self._troubles: dict[int, str] = {}  # by definition: what is logged once, not every second
+        self._troubles: dict[_Kind, str] = {}  # the kind of the last one
+        self._one_load = asyncio.Semaphore(1)  # of those that nobody waits for: a load takes its model's size twice
 
     async def ready(self, definition: TaskDefinition, *, prefer: Address | None = None) -> ReadyModel:
         """Raises `CardUnavailable`, `ModelUnavailable`, `ModelMismatch` when card or model are not what the chain says,
@@ -85,13 +100,11 @@ class ModelLibrary:
         card = await self.card(definition, prefer=prefer)
         if card.model is None:
             return ReadyModel(card, definition.card_cid, NO_MODEL, Compute(_no_model, _no_model), lambda: _SERVED)
-        engine = self._engines.get(card.profile)
-        if engine is None:
-            raise InferenceFailed(f"this node has no engine for profile {card.profile} of card {definition.card_cid}")
+        engine = self._engine_of(card, definition)
         await self._load(engine, definition, card.model, prefer)
         audit = None
         if card.method == "batch-audit" and self._audits is not None:
-            fetch = partial(self._fetch_model, card.model, prefer)
+            fetch = partial(self._read_model, card.model, definition.model_hash, prefer)
             audit = partial(self._audits.runs, engine, definition.model_hash, fetch)
         return ReadyModel(
             card,
@@ -105,6 +118,16 @@ class ModelLibrary:
             lambda: engine.fingerprint(definition.model_hash),
         )
 
+    def _engine_of(self, card: ModelCard, definition: TaskDefinition) -> InferenceEngine:
+        engine = self._engines.get(card.profile)
+        if engine is None:
+            raise InferenceFailed(f"this node has no engine for profile {card.profile} of card {definition.card_cid}")
+        return engine
+
+    def fetching(self) -> list[dict[str, Any]]:
+        """For `/health`: models on their way."""
+        return [{"cid": each.cid, "bytes": each.bytes, "size": each.size} for each in self._files.under_way()]
+
     def _forward(
         self, engine: InferenceEngine, definition: TaskDefinition, model: ModelFile, prefer: Address | None
     ) -> Forward:
@@ -115,28 +138,75 @@ class ModelLibrary:
 
         return run
 
+    # --- keeping ready -------------------------------------------------------------------------------
     async def keep_ready(self, roster: Callable[[], Roster]) -> None:
-        """Load every definition's model as soon as somebody serves it, so that the first task need not wait for it.
-        Until cancelled."""
-        while True:
-            for definition in list(roster().definitions.values()):
-                if definition.id not in self.ready_ids:
-                    await self._try_ready(definition)
-            await asyncio.sleep(READY_POLL_SECONDS)
-
-    async def _try_ready(self, definition: TaskDefinition) -> None:
+        """Load every definition's model as soon as somebody serves it, so that the first task need not wait for it; and
+        keep the files of those that are ready from being the first to go. Until cancelled."""
+        tries: Tries[_Kind, TaskDefinition] = Tries(
+            self._try_ready,
+            at_once=MAX_READYING,
+            first_pause=READY_POLL_SECONDS,
+            longest_pause=READY_RETRY_MAX_SECONDS,
+        )
+        now = asyncio.get_running_loop().time
+        touch_at = now()
         try:
-            await self.ready(definition)
-            self.ready_ids.add(definition.id)
-            log.info("model ready", definition=definition.id, name=definition.name)
+            while True:
+                kinds = {_kind(definition): definition for definition in roster().definitions.values()}
+                for number, *_ in await tries.follow(kinds):  # a reorg took it back
+                    self.ready_ids.discard(number)
+                if self._touch is not None and now() >= touch_at:
+                    touch_at = now() + TOUCH_SECONDS
+                    await self._touch_ready(self._touch, kinds.values())
+                await asyncio.sleep(READY_POLL_SECONDS)
+        finally:
+            await tries.end()
+
+    async def _try_ready(self, definition: TaskDefinition) -> bool:
+        """Whether it is over: ready, or never what the chain says."""
+        try:
+            await self._bring(definition)
+            async with self._one_load:
+                await self.ready(definition)
         except PoiError as error:
-            if self._troubles.get(definition.id) != type(error).__name__:
-                self._troubles[definition.id] = type(error).__name__
+            if self._is_news(definition, error):
                 log.info("model not ready", definition=definition.id, reason=str(error))
+            return isinstance(error, ModelMismatch)
         except Exception as error:  # anybody may define a task: no definition is to end the node
-            if self._troubles.get(definition.id) != type(error).__name__:
-                self._troubles[definition.id] = type(error).__name__
+            if self._is_news(definition, error):
                 log.exception("fault while making a model ready", definition=definition.id)
+            return False
+        self.ready_ids.add(definition.id)
+        log.info("model ready", definition=definition.id, name=definition.name)
+        return True
+
+    def _is_news(self, definition: TaskDefinition, error: Exception) -> bool:
+        """What is said once, and not every time; another kind of trouble is news."""
+        former = self._troubles.get(_kind(definition))
+        self._troubles[_kind(definition)] = type(error).__name__
+        return former != type(error).__name__
+
+    async def _bring(self, definition: TaskDefinition) -> None:
+        """Card and model to this disk. Raises as `ready`."""
+        card = await self.card(definition)
+        if card.model is not None and not self._engine_of(card, definition).is_loaded(definition.model_hash):
+            self._require_room(card.model)
+            with _model_errors(card.model):
+                await self._files.bring(card.model, definition.model_hash, None)
+
+    async def _touch_ready(self, touch: Touch, definitions: Collection[TaskDefinition]) -> None:
+        """An engine that has a model loaded does not read its file, for weeks perhaps: it would look unused, and be
+        fetched whole after the next start. Served by us, it also is the next node's source."""
+        roots = set[Cid]()
+        for definition in definitions:
+            card = self.known_card(definition)
+            if definition.id in self.ready_ids and not definition.is_paused and card is not None:
+                roots |= {definition.card_cid}
+                roots |= {Cid(file.cid) for file in (card.model, card.golden) if file is not None}
+        try:
+            await touch(roots)
+        except ContentError as error:
+            log.warning("the files of ready models are not marked as used", reason=str(error))
 
     async def card(self, definition: TaskDefinition, *, prefer: Address | None = None) -> ModelCard:
         """The definition's card, held to its model hash and method."""
@@ -158,7 +228,7 @@ class ModelLibrary:
     async def _fetch_card(self, cid: Cid, prefer: Address | None) -> ModelCard:
         try:
             data = await self._content.get(
-                cid, max_bytes=MAX_CARD_BYTES, timeout_seconds=FETCH_TIMEOUT_SECONDS, prefer=prefer
+                cid, max_bytes=MAX_CARD_BYTES, timeout_seconds=FETCH_TIMEOUT_SECONDS, prefer=prefer, keep_until=CACHE
             )
             return decode_card(data)
         except ContentUnavailable as error:
@@ -172,20 +242,39 @@ class ModelLibrary:
         async with self._loading.setdefault((id(engine), definition.model_hash), asyncio.Lock()):
             if engine.is_loaded(definition.model_hash):
                 return
-            await engine.load(definition.model_hash, await self._fetch_model(file, prefer))
+            await engine.load(definition.model_hash, await self._read_model(file, definition.model_hash, prefer))
 
-    async def _fetch_model(self, file: ModelFile, prefer: Address | None) -> bytes:
+    async def _read_model(self, file: ModelFile, model_hash: Digest, prefer: Address | None) -> bytes:
+        """To this disk first: a fetch may take hours, and holds nothing in memory meanwhile."""
+        self._require_room(file)
+        with _model_errors(file):
+            await self._files.bring(file, model_hash, prefer)
+            return await self._files.read(file, model_hash, prefer)
+
+    def _require_room(self, file: ModelFile) -> None:
         if file.size > self._max_bytes:
             raise InferenceFailed(
                 f"model {file.cid} has {file.size} bytes; inference.max_loaded_bytes is {self._max_bytes}"
             )
-        timeout = max(FETCH_TIMEOUT_SECONDS, file.size / SLOWEST_MODEL_BYTES_PER_SECOND)
-        try:
-            return await self._content.get(Cid(file.cid), max_bytes=file.size, timeout_seconds=timeout, prefer=prefer)
-        except ContentUnavailable as error:
-            raise ModelUnavailable(error.cid, error.causes) from None
-        except (ContentTooLarge, ContentCorrupt, CodecError) as error:  # the last for a CID that is none
-            raise ModelMismatch(f"model {file.cid}: {error}") from None
+
+
+_Kind = tuple[int, Cid, Digest, str]
+"""What a definition is: under its id, a reorg may put another."""
+
+
+def _kind(definition: TaskDefinition) -> _Kind:
+    return definition.id, definition.card_cid, definition.model_hash, definition.method
+
+
+@contextmanager
+def _model_errors(file: ModelFile) -> Iterator[None]:
+    """Whatever kept a model from being read, but a lie, as `ModelUnavailable`."""
+    try:
+        yield
+    except ContentUnavailable as error:
+        raise ModelUnavailable(error.cid, error.causes) from None
+    except ContentError as error:
+        raise ModelUnavailable(file.cid, {"local store": str(error)}) from None
 
 
 def model_hash_of(card: ModelCard) -> Digest:

@@ -21,6 +21,8 @@ from shared.adapters.chain_evm import (
     discover,
 )
 from shared.adapters.clock import SystemClock
+from shared.adapters.content.counts import ContentCounts
+from shared.adapters.content.embedded import EmbeddedBlocks
 from shared.adapters.content.publishers.open import open_publishers
 from shared.adapters.content.store import NodeContentStore
 from shared.adapters.content.stores import open_content
@@ -80,6 +82,7 @@ class Node:
     guard: SqliteVoteGuard
     methods: Mapping[str, Method]
     metrics: Metrics
+    counts: ContentCounts
     evidence_secret: bytes = field(repr=False)
 
     def health(self) -> tuple[bool, Mapping[str, Any]]:
@@ -93,7 +96,14 @@ class Node:
             "epoch": roster.epoch,
             "operators": len(roster.operators),
             "readyDefinitions": sorted(self.library.ready_ids),
+            "fetching": self.library.fetching(),
         }
+
+    def count(self) -> None:
+        """Sets the levels of what this disk holds; for whoever is about to expose the metrics. What is in a Kubo node,
+        that node counts."""
+        if isinstance(self.content.local, EmbeddedBlocks):
+            self.counts.hold(self.content.local.files.held_bytes, self.config.content.max_bytes)
 
 
 @asynccontextmanager
@@ -126,6 +136,7 @@ async def open_node(config: Config, role: str) -> AsyncIterator[Node]:
         def members() -> dict[PeerKey, str]:
             return {operator.peer_key: operator.p2p_address for operator in roster.current.operators}
 
+        counts = ContentCounts(metrics)
         content = await stack.enter_async_context(
             open_content(
                 config.content,
@@ -133,6 +144,7 @@ async def open_node(config: Config, role: str) -> AsyncIterator[Node]:
                 gateways=gateways,
                 p2p_addresses=p2p_addresses,
                 own=signer.address,
+                watch=counts,
             )
         )
         publishers: tuple[Publisher, ...] = ()
@@ -176,6 +188,8 @@ async def open_node(config: Config, role: str) -> AsyncIterator[Node]:
                 reference=reference,
                 audits=AuditLibrary(split, max_bytes=config.inference.max_loaded_bytes),
                 max_bytes=config.inference.max_loaded_bytes,
+                touch=content.touch,
+                source_of=counts.source_of,
             ),
             store=store,
             guard=guard,
@@ -190,6 +204,7 @@ async def open_node(config: Config, role: str) -> AsyncIterator[Node]:
                 "oracle": Oracle(caller=feeds, clock=clock),
             },
             metrics=metrics,
+            counts=counts,
             evidence_secret=keys.evidence,
         )
 

@@ -58,8 +58,16 @@ class AbstainReason(StrEnum):
     INTERNAL = "internal"  # a bug of ours, logged with its traceback
 
 
+class ContentOutcome(StrEnum):
+    """How reading content ended. Only the first two say anything of whoever signed its CID."""
+
+    VERIFIED = "verified"
+    WRONG = "wrong"  # provably: every honest reader comes to the same end
+    UNAVAILABLE = "unavailable"
+
+
 class SourceFault(StrEnum):
-    """What a source did instead of delivering a block. It decides nothing about the content."""
+    """What a source did instead of delivering a block. All but REFUTED say nothing of the content."""
 
     NOT_FOUND = "not_found"
     SLOW = "slow"
@@ -73,7 +81,7 @@ class SourceFault(StrEnum):
     LOCAL = "local"  # this node's own disk or daemon
 
 
-MEANING: dict[InvalidReason | AbstainReason, str] = {
+MEANING: dict[InvalidReason | AbstainReason | SourceFault, str] = {
     InvalidReason.PROOF_MALFORMED: "The bytes behind the proof's CID are not a proof object.",
     InvalidReason.PROOF_TOO_LARGE: "The proof is over the protocol's size limit.",
     InvalidReason.TASK_DIFFERS: "The proof is that of another task: copied, or replayed.",
@@ -117,4 +125,14 @@ MEANING: dict[InvalidReason | AbstainReason, str] = {
     AbstainReason.OWN_TASK: "An operator does not attest its own task.",
     AbstainReason.GUARDED: "The vote guard holds another vote, or another task info, for this task.",
     AbstainReason.INTERNAL: "A fault in the attester's own software; its log has the details.",
+    SourceFault.NOT_FOUND: "It does not have the block.",
+    SourceFault.SLOW: "It brought no whole block in time.",
+    SourceFault.UNREACHABLE: "No connection, or one that broke.",
+    SourceFault.BUSY: "It has too much to do, and may serve later.",
+    SourceFault.BAD_ANSWER: "It answered with a status, a type or a form that is none of its protocol's.",
+    SourceFault.TOO_LARGE: "It sent, or announced, more than a block may have.",
+    SourceFault.WRONG_BYTES: "What it sent does not hash to the CID.",
+    SourceFault.ADDRESS_REFUSED: "Its host lies in a network that this node does not fetch from.",
+    SourceFault.REFUTED: "EigenDA proved that the signed certificate is of no blob.",
+    SourceFault.LOCAL: "This node's own disk or daemon failed.",
 }

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from shared.constants import ROSTER_POLL_SECONDS
+from shared.constants import ROSTER_POLL_SECONDS, SETTLE_SECONDS
 from shared.errors import ChainUnavailable, Ignore
 from shared.interfaces import OperatorReader
 from shared.types import (
@@ -40,6 +40,7 @@ class Roster:
     definitions: Mapping[int, TaskDefinition]
     set_tables: Mapping[tuple[int, int], OperatorTable] = field(default_factory=dict)  # by epoch and attester set
     beacons: Mapping[int, Digest] = field(default_factory=dict)  # of the epochs with a table, and of the one before
+    settle_seconds: int = SETTLE_SECONDS  # see `OperatorReader.settle_seconds`
     by_peer: Mapping[PeerKey, Operator] = field(init=False, repr=False, compare=False)
     by_address: Mapping[Address, Operator] = field(init=False, repr=False, compare=False)
 
@@ -118,6 +119,7 @@ class RosterWatch:
         self._poll_seconds = poll_seconds
         self._current = EMPTY
         self._set_tables: Mapping[tuple[int, int], OperatorTable] = {}
+        self._settle_seconds: int | None = None
         self._turn = 0  # the definition that is looked at again next
 
     @property
@@ -128,6 +130,8 @@ class RosterWatch:
     async def refresh(self) -> Roster:
         """Raises `ChainUnavailable`, and keeps the former view then."""
         epoch = await self._reader.current_epoch()
+        if self._settle_seconds is None:
+            self._settle_seconds = await self._reader.settle_seconds()
         tables = {n: table for n in await self._valid_epochs(epoch) if (table := await self._reader.operator_table(n))}
         beacons = await self._read_beacons(tables)
         definitions = await self._definitions()
@@ -140,6 +144,7 @@ class RosterWatch:
             definitions=definitions,
             set_tables=self._set_tables,
             beacons=beacons,
+            settle_seconds=self._settle_seconds,
         )
         return self._current
 

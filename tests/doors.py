@@ -57,11 +57,12 @@ class Door:
 
     def stored(self) -> tuple[Any, ...]:
         """Everything durable of the performer's, and its open tasks. Blocks that were fetched are no one's: pins are
-        what stays."""
+        what stays, whenever they were used last."""
         blocks, pins = self.world.content.blocks[PERFORMER.address], self.world.content.pins[PERFORMER.address]
         others = [set(blocks) for owner, blocks in self.world.content.blocks.items() if owner != PERFORMER.address]
         own = set(blocks).difference(*others)
-        return dict(self.desk.file.entries), dict(pins), own, self.desk.ledger.count_open()
+        promised = {cid: (pin.size, pin.keep_until) for cid, pin in pins.items()}
+        return dict(self.desk.file.entries), promised, own, self.desk.ledger.count_open()
 
 
 @asynccontextmanager

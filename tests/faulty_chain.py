@@ -111,6 +111,9 @@ class FaultyChain:
     async def is_expired(self, epoch: int) -> bool:
         return await self.chain.is_expired(epoch)
 
+    async def settle_seconds(self) -> int:
+        return await self.chain.settle_seconds()
+
     async def beacon(self, epoch: int) -> Digest | None:
         return await self.chain.beacon(epoch)
 

@@ -275,6 +275,7 @@ class World(Cast):
             content=self.content.join(person.address),
             library=library or self.library_of(person, engine),
             self_test=self_test or self.self_test(index),
+            clock=self.clock,
             methods=methods,
         )
 

@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 
 from shared.documents import InputDocument, ModelCard, Output, Parameters
 from shared.interfaces import Tensors
-from shared.reasons import AbstainReason, InvalidReason
+from shared.reasons import AbstainReason, ContentOutcome, InvalidReason
 from shared.types import Address, Cid, Digest, Fingerprint, Verdict
 from shared.verification.linear import Linear, Shape
 
@@ -64,7 +64,10 @@ class Measurement:
 @dataclass(frozen=True, slots=True)
 class Judgement:
     """An opinion on one output. `score` is at most 1 when valid, 0 where nothing was measured; `is_refereed` says that
-    the float64 reference decided, `engine` what computed, None where nothing did."""
+    the float64 reference decided, `engine` what computed, None where nothing did.
+
+    For this node's log alone: `content`, how the read that decided ended, and `said`, what showed the reason, partly in
+    strangers' words."""
 
     verdict: Verdict
     reason: InvalidReason | AbstainReason | None
@@ -73,6 +76,8 @@ class Judgement:
     recomputed: Output | None = None
     is_refereed: bool = False
     engine: Fingerprint | None = None
+    content: ContentOutcome | None = field(default=None, compare=False)
+    said: str = field(default="", compare=False)
 
 
 def valid(score: float) -> Judgement:

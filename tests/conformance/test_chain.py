@@ -142,6 +142,7 @@ async def test_before_the_first_roll_there_is_no_table(chain: Chain) -> None:
     assert await chain.reader.operator_table(0) is None
     assert await chain.reader.operator_table(1) is None
     assert not await chain.reader.is_expired(1)
+    assert await chain.reader.settle_seconds() == TERMS.epoch_seconds + TERMS.grace_seconds
     assert await chain.reader.operators() in ([], ())
     assert await chain.reader.task_definition_count() == 0
 

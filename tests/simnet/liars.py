@@ -50,6 +50,7 @@ def naysayer(node: Node) -> Attester:
         content=node.content,
         library=node.library,
         self_test=SelfTest(content=node.content),
+        clock=node.clock,
     )
     return attester
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+from shared.constants import MAX_PROOF_BYTES
 from shared.messages import AbstainMessage, CertificateMessage
 from shared.reasons import AbstainReason
-from shared.types import Cid, Digest, Verdict
+from shared.types import Address, Cid, Digest, SlashQueued, Verdict
 from shared.workflow import Phase
-from tests.simnet.liars import is_proof
+from tests.simnet.liars import Swindler, is_proof
 from tests.simnet.network import Network
 from tests.simnet.plan import PERFORMER_STAKE
 from tests.simnet.simulation import simulated
@@ -67,6 +68,20 @@ async def test_a_proof_that_one_attester_has_reaches_the_others_without_its_perf
     assert net.votes("attester1", task_id)
 
 
+@simulated(roles={"liar": Swindler.from_node}, dispute_seconds=300)
+async def test_what_a_dispute_is_about_is_served_to_its_end_though_the_liar_withholds_it(net: Network) -> None:
+    task_id = await net.ask("liar")
+    assert await net.final(task_id, "liar") is Phase.REJECTED
+    proof = _proof_of(net, task_id, "liar")
+    net.node("liar").kill()
+    [queued] = net.slashes(SlashQueued)
+    for name in net.attesters:
+        assert net.content.pins[net.address(name)][proof].keep_until > queued.executable_at
+    late = net.content.join(Address(b"who judges late".ljust(20)))
+    net.content.withhold(net.address("liar"), proof)
+    assert is_proof(await late.get(proof, max_bytes=MAX_PROOF_BYTES, timeout_seconds=10.0))
+
+
 @simulated()
 async def test_forged_bytes_are_as_good_as_none(net: Network) -> None:
     """A gateway that answers with other bytes than the CID's cannot make anybody vote against the performer."""
@@ -81,8 +96,8 @@ async def test_forged_bytes_are_as_good_as_none(net: Network) -> None:
     assert net.events() == []
 
 
-def _proof_of(net: Network, task_id: Digest) -> Cid:
-    task = net.task(task_id)
+def _proof_of(net: Network, task_id: Digest, performer: str = "performer") -> Cid:
+    task = net.task(task_id, performer)
     assert task is not None
     assert task.task_info is not None
     return task.task_info.proof_of_task

@@ -86,6 +86,9 @@ class EvmOperatorReader:
             return True  # there is no such epoch, and never will be
         return bool((await self._ask_tables("isExpired", epoch))[0])
 
+    async def settle_seconds(self) -> int:
+        return int((await self._ask_tables("epochSeconds"))[0]) + int((await self._ask_tables("graceSeconds"))[0])
+
     async def beacon(self, epoch: int) -> Digest | None:
         """None, too, while an old roll is not found, and where the chain's blocks have no randomness."""
         return await self._beacons.of(epoch) if 1 <= epoch <= MAX_EPOCH else None

@@ -48,9 +48,11 @@ class Collector:
         *,
         max_bytes: int | None,
         now: Callable[[], float],
+        told: Callable[[Swept], None],
     ) -> None:
+        """`told` hears of each that freed something."""
         self._files, self._pins, self._in_use, self._threads = files, pins, in_use, threads
-        self._max_bytes, self._now = max_bytes, now
+        self._max_bytes, self._now, self._told = max_bytes, now, told
         self._running: asyncio.Task[Swept] | None = None
         self._target = 0  # bytes, of the one that is running
         self._is_closing = threading.Event()
@@ -120,6 +122,7 @@ class Collector:
                     marks, _ = await self._mark(_EVERYTHING)
                 swept = await self._run(lambda: self._sweep(marks, watch))
             if swept.blocks:
+                self._told(swept)
                 log.info("content.collected", blocks=swept.blocks, bytes=swept.bytes, held_bytes=self._files.held_bytes)
             return swept
         finally:

@@ -17,6 +17,7 @@ from shared.adapters.content.blocks import BlockFiles
 from shared.adapters.content.collector import Collector
 from shared.adapters.content.in_use import InUse
 from shared.adapters.content.pins import Pins
+from shared.adapters.content.watch import ContentWatch, Unwatched
 from shared.content.cid import Block, parse_cid
 from shared.content.unixfs import Profile, build_file
 from shared.errors import CodecError, ContentError, SourceFailed, StoreError, StoreFull
@@ -38,7 +39,15 @@ _PUTS_AHEAD = 4
 class EmbeddedBlocks:
     """A `LocalStore` that needs no daemon. `max_bytes` bounds the blocks on disk; `now` is unix time."""
 
-    def __init__(self, root: Path, max_bytes: int | None = None, *, now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        root: Path,
+        max_bytes: int | None = None,
+        *,
+        now: Callable[[], float] = time.time,
+        watch: ContentWatch | None = None,
+    ) -> None:
+        self._watch = watch or Unwatched()
         self._root, self._max_bytes, self._now = root, max_bytes, now
         self._pins = Pins(root / "pins.sqlite", now=now)
         self._in_use = InUse()
@@ -58,7 +67,13 @@ class EmbeddedBlocks:
                 raise StoreError(f"open content folder {self._root}: {_said(error)}") from error
             raise
         self._collector = Collector(
-            self.files, self._pins, self._in_use, self._threads, max_bytes=self._max_bytes, now=self._now
+            self.files,
+            self._pins,
+            self._in_use,
+            self._threads,
+            max_bytes=self._max_bytes,
+            now=self._now,
+            told=self._watch.swept,
         )
         self._is_open = True
         self._collector.consider()  # the bound may have been lowered

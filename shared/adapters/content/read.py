@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing, closing
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import aclosing, closing, contextmanager
 from dataclasses import replace
 
 from shared.adapters.content.local import LocalBlocks
 from shared.adapters.content.race import SourceOrder, race
+from shared.adapters.content.watch import ContentWatch, ReadEnd, Unwatched, WatchedSource
 from shared.content.cid import Block
 from shared.content.unixfs import Walk
-from shared.errors import ContentUnavailable, SourceFailed
+from shared.errors import ContentCorrupt, ContentTooLarge, ContentUnavailable, SourceFailed
 from shared.interfaces import Source, Wanted
 from shared.types import Address, Cid, Ref
 
@@ -35,8 +36,8 @@ class _Flight:
 class ContentReader:
     """Concurrent reads share the blocks that both wait for: a block is fetched once, however many want it."""
 
-    def __init__(self, local: LocalBlocks, sources: Sources) -> None:
-        self._local, self._sources = local, sources
+    def __init__(self, local: LocalBlocks, sources: Sources, watch: ContentWatch | None = None) -> None:
+        self._local, self._sources, self._watch = local, sources, watch or Unwatched()
         self._is_closed = False
         self._flights: dict[tuple[Cid, Ref | None], _Flight] = {}
         self._tasks: set[asyncio.Task[tuple[Block, bool]]] = set()
@@ -89,9 +90,10 @@ class ContentReader:
         """
         walk = Walk(cid, max_bytes=max_bytes)
         deadline = asyncio.get_running_loop().time() + timeout_seconds
-        window = _Window(self, Wanted(cid, cid, ref), SourceOrder(self._sources(prefer, ref)))
+        sources = [WatchedSource(source, self._watch) for source in self._sources(prefer, ref)]
+        window = _Window(self, Wanted(cid, cid, ref), SourceOrder(sources))
         size, is_fetched = 0, False
-        with self._local.hold(cid), closing(window):
+        with self._telling_of_failure(), self._local.hold(cid), closing(window):
             while ahead := walk.ahead(BLOCKS_AHEAD):
                 block, was_fetched = await window.next(ahead, deadline)
                 content = walk.feed(block)
@@ -103,6 +105,18 @@ class ContentReader:
                     await self._begin(cid)
                 if content:
                     yield content
+            self._watch.ended(ReadEnd.FETCHED if is_fetched else ReadEnd.HIT)
+
+    @contextmanager
+    def _telling_of_failure(self) -> Iterator[None]:
+        try:
+            yield
+        except (ContentCorrupt, ContentTooLarge):
+            self._watch.ended(ReadEnd.WRONG)
+            raise
+        except ContentUnavailable:
+            self._watch.ended(ReadEnd.UNAVAILABLE)
+            raise
 
     async def _begin(self, root: Cid) -> None:
         try:

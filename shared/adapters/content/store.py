@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
@@ -19,20 +19,29 @@ from shared.adapters.content.local import LocalStore
 from shared.adapters.content.read import LOCAL, ContentReader, Sources
 from shared.adapters.content.sources.operators import OperatorSources
 from shared.adapters.content.sources.order import OrderedSources
+from shared.adapters.content.watch import ContentWatch, Unwatched
 from shared.content.cid import Block
 from shared.content.unixfs import UNIXFS_V1_2025, Profile, Walk, read_node
 from shared.errors import ContentUnavailable, SourceFailed
 from shared.interfaces import Pin, Source, Swept
+from shared.keeping import CACHE
 from shared.types import FOREVER, Address, Cid, Ref
 
 
 class NodeContentStore:
     """A `ContentStore`, `ContentKeeper` and `LocalContent` over any `LocalStore`. Open it with `async with`."""
 
-    def __init__(self, local: LocalStore, sources: Sources, limits: ClientLimits | None = None) -> None:
+    def __init__(
+        self,
+        local: LocalStore,
+        sources: Sources,
+        limits: ClientLimits | None = None,
+        watch: ContentWatch | None = None,
+    ) -> None:
         self.local = local
-        self._reader = ContentReader(local, sources)
-        self._gateway = Gateway(self._read_or_none, limits)
+        watch = watch or Unwatched()
+        self._reader = ContentReader(local, sources, watch)
+        self._gateway = Gateway(self._read_or_none, limits, watch.served)
         self._open = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -142,6 +151,12 @@ class NodeContentStore:
         root = await self._read_or_none(cid)
         return None if root is None else read_node(root).size
 
+    async def touch(self, roots: Collection[Cid]) -> None:
+        """They are in use: of what is mere cache they go last. What is not all here stays so. Raises `ContentError`."""
+        for pin in await self.local.pins():
+            if pin.cid in roots and pin.size is not None:
+                await self.local.keep(pin.cid, pin.size, CACHE)
+
     # --- LocalContent ----------------------------------------------------------------------------
     async def read(self, cid: Cid) -> AsyncGenerator[bytes, None]:
         walk = Walk(cid, max_bytes=1 << 62)
@@ -181,12 +196,13 @@ class EmbeddedContentStore(NodeContentStore):
         further: Sequence[Source] = (),
         max_bytes: int | None = None,
         limits: ClientLimits | None = None,
+        watch: ContentWatch | None = None,
     ) -> None:
-        self.embedded = EmbeddedBlocks(root, max_bytes)
+        self.embedded = EmbeddedBlocks(root, max_bytes, watch=watch)
         self._operators = OperatorSources(
             gateways, own, p2p_addresses=p2p_addresses, policy=AddressPolicy(private_networks)
         )
-        super().__init__(self.embedded, OrderedSources(self._operators, further), limits)
+        super().__init__(self.embedded, OrderedSources(self._operators, further), limits, watch)
 
     async def __aenter__(self) -> Self:
         await self._operators.__aenter__()

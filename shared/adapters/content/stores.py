@@ -19,6 +19,7 @@ from shared.adapters.content.sources.gateways import open_gateways
 from shared.adapters.content.sources.operators import OperatorSources, own_sources, registered_hosts
 from shared.adapters.content.sources.order import OrderedSources
 from shared.adapters.content.store import NodeContentStore
+from shared.adapters.content.watch import ContentWatch
 from shared.config import ContentConfig
 from shared.crypto.keystore import read_password
 from shared.errors import ConfigError
@@ -34,6 +35,7 @@ async def open_content(
     gateways: Callable[[], Mapping[Address, str]],
     p2p_addresses: Callable[[], Mapping[Address, str]] = dict,
     own: Address | None,
+    watch: ContentWatch | None = None,
 ) -> AsyncIterator[NodeContentStore]:
     """A node's content, with the sources that the settings name. `gateways` and `p2p_addresses` are what the registry
     has now. Raises `ConfigError`, `StoreError`."""
@@ -53,7 +55,9 @@ async def open_content(
             session = await stack.enter_async_context(open_services())
             further.append(await stack.enter_async_context(open_source(session, settings.eigenda_url)))
         sources = OrderedSources(operators, further)
-        yield await stack.enter_async_context(NodeContentStore(local_store(settings, folder), sources))
+        yield await stack.enter_async_context(
+            NodeContentStore(local_store(settings, folder, watch), sources, watch=watch)
+        )
 
 
 def _peers(
@@ -77,11 +81,11 @@ def _is_allowed(multiaddr: str, policy: AddressPolicy) -> bool:
     return True
 
 
-def local_store(settings: ContentConfig, folder: Path) -> LocalStore:
+def local_store(settings: ContentConfig, folder: Path, watch: ContentWatch | None = None) -> LocalStore:
     """Where this node keeps its blocks; unopened. Raises `ConfigError` for what the operator can mend."""
     match settings.store:
         case "embedded":
-            return EmbeddedBlocks(folder, settings.max_bytes)
+            return EmbeddedBlocks(folder, settings.max_bytes, watch=watch)
         case "kubo":
             return KuboBlocks(kubo_rpc(settings), folder)
         case "ipfshttpclient":

@@ -90,6 +90,10 @@ class MemoryChain(MemorySettlement, MemoryEpochs, MemoryCourt, MemoryEscrow):
     async def is_expired(self, epoch: int) -> bool:
         return epoch < 1 or self._state().tables.is_expired(epoch, self._ledger.timestamp())
 
+    async def settle_seconds(self) -> int:
+        tables = self._state().tables
+        return tables.epoch_seconds + tables.grace_seconds
+
     async def beacon(self, epoch: int) -> Digest | None:
         return self._state().tables.beacons.get(epoch)
 

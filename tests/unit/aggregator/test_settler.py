@@ -11,7 +11,8 @@ from structlog.testing import capture_logs
 from aggregator.finality import LOOKS_SECONDS
 from aggregator.settler import UNSETTLED
 from shared.adapters.memory.chain import MemoryChain
-from shared.constants import BATCH_VOTE_SECONDS, MAX_BATCH_SIZE, MAX_DATA_BYTES
+from shared.batch import document_cid
+from shared.constants import BATCH_DOCUMENT_SECONDS, BATCH_VOTE_SECONDS, MAX_BATCH_SIZE, MAX_DATA_BYTES
 from shared.errors import Reverted, TransportError
 from shared.messages import SubmittedMessage
 from shared.types import Offence, Verdict
@@ -52,6 +53,17 @@ async def test_a_lone_approval_waits_for_company_and_goes_by_itself() -> None:
         await o.is_done()
         assert await o.verdict_of("a") is Verdict.VALID
         assert o.faulty.times("submit_task") == pytest.approx([begin + BATCH_SECONDS], abs=0.1)
+
+
+@virtual
+async def test_a_batchs_document_is_kept_for_who_claims_its_fees() -> None:
+    async with office() as o:
+        began_at = o.world.clock.now()
+        await o.take("a", "b")
+        await o.is_done()
+        [submission] = o.faulty.batches
+        pin = o.world.content.pins[AGGREGATOR.address][document_cid(submission.batch.content_hash)]
+        assert began_at <= pin.keep_until - BATCH_DOCUMENT_SECONDS <= o.world.clock.now()
 
 
 @virtual

@@ -17,6 +17,7 @@ from shared.crypto import ecdsa
 from shared.documents import Output, TensorOutput, decode_proof
 from shared.errors import TransportError
 from shared.interfaces import Tensors
+from shared.keeping import kept_until
 from shared.messages import CertificateMessage, SubmittedMessage, TaskMessage
 from shared.tensors import encode_tensor
 from shared.types import Digest, TaskCertificate, TaskDefinition, Verdict
@@ -27,7 +28,7 @@ from tests.cast import peer_key_of
 from tests.chain_support import AGGREGATOR, PERFORMER, sha
 from tests.listening import Bystander, running, until, virtual
 from tests.roles import PerformerDesk, World
-from tests.toy_model import CARD_CID, DATA, MODEL, MODEL_HASH, OUTPUT, document_of, engine_of, multiply
+from tests.toy_model import CARD_CID, DATA, DEFINITION, MODEL, MODEL_HASH, OUTPUT, document_of, engine_of, multiply
 
 
 def now() -> float:
@@ -88,10 +89,10 @@ async def test_nothing_is_published_before_it_is_durable(monkeypatch: pytest.Mon
             await put(kind, key, value)
             order.append(kind)
 
-        async def spy_add(data: bytes) -> Any:
-            cid = await add(data)
+        async def spy_add(data: bytes, **promised: Any) -> Any:
+            ref = await add(data, **promised)
             order.append("content")
-            return cid
+            return ref
 
         async def spy_publish(topic: str, data: bytes) -> None:
             order.append("publish")
@@ -104,6 +105,21 @@ async def test_nothing_is_published_before_it_is_durable(monkeypatch: pytest.Mon
             await desk.request(world.form())
             await until(lambda: "publish" in order, "it is published")
     assert order == ["content", "nonce", "task", "content", "task", "publish"]
+
+
+@virtual
+async def test_what_a_task_needs_is_kept_until_its_dispute_is_over_and_no_longer() -> None:
+    async with World() as world, world.performer() as desk:
+        bystander = await world.bystander()
+        async with running(desk.performer.run()):
+            request = world.request()
+            await desk.request(world.form(request))
+            message: TaskMessage = (await bystander.hears(TaskMessage))[0]
+        until_then = kept_until(request.deadline, DEFINITION.terms.dispute_window, world.roster.settle_seconds)
+        pins = world.content.pins[PERFORMER.address]
+        assert [pins[cid].keep_until for cid in (request.input_cid, message.task_info.proof_of_task)] == [
+            until_then
+        ] * 2
 
 
 @virtual

@@ -22,6 +22,7 @@ from shared.batch import Batch, encode_document, make_batch
 from shared.content.cid import Codec, make_block
 from shared.errors import StoreError
 from shared.interfaces import Escrow, OperatorReader, Settlement
+from shared.keeping import kept_until_executed
 from shared.types import (
     BatchSettled,
     ChainEvent,
@@ -38,6 +39,7 @@ from shared.workflow import Certified, Performed, Phase, Task
 from tests.cast import Cast
 from tests.chain_support import AGGREGATOR, PERFORMER, sha
 from tests.listening import running, until, virtual
+from tests.toy_model import DOCUMENT
 
 TX, OTHER_TX = Digest(b"t" * 32), Digest(b"u" * 32)
 
@@ -154,9 +156,9 @@ def settled(name: str, *, is_approved: bool = True, block: int = 5, tx: Digest =
     return Settled(Digest(sha("task", name)), is_approved, block, tx, 170_000)
 
 
-def slash_queued(name: str) -> SlashQueued:
+def slash_queued(name: str, executable_at: int = 0) -> SlashQueued:
     task_id = Digest(sha("task", name))
-    return SlashQueued(Digest(sha("slash")), task_id, PERFORMER.address, Offence.REJECTED_TASK, 0, 4, TX)
+    return SlashQueued(Digest(sha("slash")), task_id, PERFORMER.address, Offence.REJECTED_TASK, executable_at, 4, TX)
 
 
 def batch_settled(batch: Batch, block: int = 7) -> BatchSettled:
@@ -210,6 +212,34 @@ async def test_a_queued_slash_settles_nothing() -> None:
         books.chain.said += [slash_queued("a"), settled("b")]
         await books.reaches("b", Phase.APPROVED)
         assert books.task("a").phase is Phase.CERTIFIED
+
+
+@virtual
+async def test_what_a_queued_slash_is_about_is_kept_for_it() -> None:
+    """The proof is here, the input has to come from who has it; another performer's task is not ours to keep."""
+    cast_, executable_at = Cast(), 2_000_000_000
+    async with watching(cast_, Chain()) as books:
+        [info] = await books.perform("a")
+        await cast_.content.join(PERFORMER.address).add(b"a", keep_until=10.0)
+        await cast_.content.join(AGGREGATOR.address).add(DOCUMENT)
+        books.chain.said += [slash_queued("of another"), slash_queued("a", executable_at)]
+        pins = cast_.content.pins[PERFORMER.address]
+        await until(lambda: len(pins) == 2, "both are kept")
+        assert {pin.cid: pin.keep_until for pin in pins.values()} == {
+            info.proof_of_task: kept_until_executed(executable_at),
+            books.task("a").request.input_cid: kept_until_executed(executable_at),
+        }
+
+
+@virtual
+async def test_what_nobody_has_any_more_is_told_of_and_ends_nothing() -> None:
+    async with watching(Cast(), Chain()) as books:
+        await books.perform("a")
+        with capture_logs() as logs:
+            books.chain.said += [slash_queued("a"), settled("a")]
+            await books.reaches("a", Phase.APPROVED)
+            await until(lambda: len(logs) == 2, "it is told of")
+        assert {entry["event"] for entry in logs} == {"what a dispute is about is not kept for it"}
 
 
 # --- in a batch --------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 import msgspec
@@ -50,6 +50,12 @@ class Counting:
 
     async def fetch(self) -> bytes:
         return await self.get(Cid("model"))
+
+    async def has(self, cid: Cid) -> bool:
+        return cid in self.content
+
+    async def open(self, cid: Cid, **_: Any) -> AsyncGenerator[bytes, None]:
+        yield await self.get(cid)
 
     async def get(self, cid: Cid, **_: Any) -> bytes:
         self.fetches += 1
@@ -126,7 +132,7 @@ class Published:
         self.counting = Counting(model=MODEL, card=data)
         self.definition = TaskDefinition(0, "mlp", card.method, HASH, Cid("card"), terms=TaskTerms(dispute_window=500))
         self.library = ModelLibrary(
-            content=self.counting,  # type: ignore[arg-type]  # `get` is all
+            content=self.counting,  # type: ignore[arg-type]  # these three are all
             engines={Profile.FP32: engine},
             reference=engine,
             audits=AuditLibrary(split, max_bytes=1 << 28) if is_audited else None,

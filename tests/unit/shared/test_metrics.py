@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from shared.metrics import LABELS, OTHER, Declaration, Metrics
-from shared.reasons import MEANING, AbstainReason, InvalidReason
+from shared.reasons import AbstainReason, InvalidReason
 from shared.types import Verdict
 from shared.workflow import Phase
 
 DOCUMENT = (Path(__file__).resolve().parents[3] / "docs" / "metrics.md").read_text()
-UNITS = r"(seconds|bytes|gas|messages|votes|certificates|transactions|tasks|info|scores|tests|cards)"
+UNITS = "(seconds|bytes|gas|messages|votes|certificates|transactions|tasks|info|scores|tests|cards"
+UNITS += "|reads|refusals|requests|publications)"
 
 
 def samples(metrics: Metrics) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
@@ -59,7 +60,7 @@ def test_a_name_says_part_thing_and_unit(declaration: Declaration) -> None:
 
 
 def test_the_label_sets_follow_the_code() -> None:
-    assert LABELS["reason"] == {reason.value for reason in MEANING} | {"none"}
+    assert LABELS["reason"] == {"none", *InvalidReason, *AbstainReason}
     assert LABELS["phase"] == {phase.value for phase in Phase}
     assert LABELS["verdict"] == {"abstain", "valid", "invalid"} == {verdict.name.lower() for verdict in Verdict}
 

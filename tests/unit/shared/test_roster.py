@@ -132,6 +132,7 @@ class Chain:
     read_beacons: list[int] = field(default_factory=list)
     lost_beacon: int = 0  # of this epoch
     refreshes: int = 0
+    settle_reads: int = 0
 
     def _answer(self, question: str) -> None:
         if question == self.failing:
@@ -150,6 +151,11 @@ class Chain:
     async def is_expired(self, epoch: int) -> bool:
         self._answer("grace")
         return epoch < self.oldest_valid
+
+    async def settle_seconds(self) -> int:
+        self._answer("settling")
+        self.settle_reads += 1
+        return 7200
 
     async def beacon(self, epoch: int) -> Digest | None:
         self._answer("beacon")
@@ -182,7 +188,20 @@ async def test_a_refresh_reads_everything() -> None:
     roster = await watch.refresh()
     assert roster is watch.current
     beacons = {epoch: beacon_of(epoch) for epoch in (EPOCH - 2, EPOCH - 1, EPOCH)}
-    assert roster == Roster(EPOCH, tuple(OPERATORS), chain.tables, {0: chain.definitions[0]}, beacons=beacons)
+    assert roster == Roster(
+        EPOCH, tuple(OPERATORS), chain.tables, {0: chain.definitions[0]}, beacons=beacons, settle_seconds=7200
+    )
+
+
+async def test_what_never_changes_is_asked_once() -> None:
+    chain = Chain(failing="settling")
+    watch = RosterWatch(chain)
+    with pytest.raises(ChainUnavailable):
+        await watch.refresh()
+    chain.failing = ""
+    for _ in range(3):
+        await watch.refresh()
+    assert chain.settle_reads == 1
 
 
 async def test_before_the_first_epoch_there_is_no_table() -> None:
