@@ -25,6 +25,7 @@ from aiohttp import web
 
 from bench.table import Row, arguments, report
 from shared.adapters.content.store import EmbeddedContentStore
+from shared.content.cid import Codec, make_block
 from shared.content.unixfs import UNIXFS_V1_2025, UNIXFS_V1_CLASSIC, build_file
 from shared.types import Address, Cid
 
@@ -131,17 +132,29 @@ async def _get(store: EmbeddedContentStore, cid: Cid, size: int) -> bytes:
 
 # --- fetching from a peer ------------------------------------------------------------------------
 async def _fetch(folder: Path) -> list[Row]:
-    """Each repetition fetches anew, into an empty store, over connections of its own."""
-    medium, many = [], []
-    async with _peer(folder / "peer") as (url, large, small):
-        for number in range(REPETITIONS):
-            async with _store(folder / f"fetcher{number}", {PEER: url}) as store:
-                many.append(await _timed(lambda store=store: _get_all(store, small)))
-                medium.append(await _timed(lambda store=store: _get(store, large, MEDIUM)))
+    """Each repetition fetches other files, over connections of its own. A node that has run for a while has the folders
+    that blocks are spread over, up to 1,024 of them; one that has just been set up makes them as it goes, and making a
+    folder may take longer than fetching a kilobyte. So there is a figure for each."""
+    medium, many, first = [], [], []
+    async with _peer(folder / "peer") as (url, files):
+        await _spread(folder / "old")
+        for number, (large, *small) in enumerate(files):
+            async with _store(folder / f"new{number}", {PEER: url}) as store:
+                first.append(await _timed(lambda store=store, small=small: _get_all(store, small)))
+            async with _store(folder / "old", {PEER: url}) as store:
+                many.append(await _timed(lambda store=store, small=small: _get_all(store, small)))
+                medium.append(await _timed(lambda store=store, large=large: _get(store, large, MEDIUM)))
     return [
         Row("fetch of 10 MiB from a peer node on loopback", statistics.median(medium) * 1000, "ms", 60),
         Row("50 concurrent 1 KB fetches, in total", statistics.median(many) * 1000, "ms", 40),
+        Row("50 concurrent 1 KB fetches, into a folder that was just made", statistics.median(first) * 1000, "ms"),
     ]
+
+
+async def _spread(root: Path) -> None:
+    """Blocks in nearly all of the folders."""
+    async with _store(root) as store:
+        await asyncio.gather(*(store.local.write(make_block(Codec.RAW, b"%d" % number)) for number in range(5000)))
 
 
 async def _get_all(store: EmbeddedContentStore, cids: list[Cid]) -> None:
@@ -149,24 +162,24 @@ async def _get_all(store: EmbeddedContentStore, cids: list[Cid]) -> None:
 
 
 @asynccontextmanager
-async def _peer(root: Path) -> AsyncIterator[tuple[str, Cid, list[Cid]]]:
-    """Its gateway's URL, a file of 10 MiB, and fifty of 1 KB."""
+async def _peer(root: Path) -> AsyncIterator[tuple[str, list[list[Cid]]]]:
+    """Its gateway's URL; and for each repetition a file of 10 MiB, and fifty of 1 KB."""
     async with _child("peer", root) as child:
-        url, large, *small = (await _line(child)).split()
-        yield url, Cid(large), [Cid(cid) for cid in small]
+        url, *cids = (await _line(child)).split()
+        yield url, [[Cid(cid) for cid in cids[i::REPETITIONS]] for i in range(REPETITIONS)]
 
 
 async def _serve(root: Path) -> None:
     async with _store(root) as store:
-        large = await store.add(_bytes(MEDIUM, seed=1))
-        small = [await store.add(_bytes(SMALL, seed=2 + number)) for number in range(AT_ONCE)]
+        sizes = [MEDIUM] * REPETITIONS + [SMALL] * AT_ONCE * REPETITIONS
+        refs = [await store.add(_bytes(size, seed)) for seed, size in enumerate(sizes)]
         application = web.Application()
         application.add_routes(store.routes())
         runner = web.AppRunner(application, access_log=None)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         host, port = runner.addresses[0][:2]
-        print(f"http://{host}:{port}", large.cid, *(ref.cid for ref in small), flush=True)
+        print(f"http://{host}:{port}", *(ref.cid for ref in refs), flush=True)
         await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)  # until the parent is done, or gone
         await runner.cleanup()
 
