@@ -10,6 +10,7 @@ import base64
 import hashlib
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 
 from shared.errors import CodecError
 from shared.types import Cid
@@ -22,6 +23,7 @@ class Codec(IntEnum):
     DAG_PB = 0x70
 
 
+_REMEMBERED = 4096  # texts of one length and their bytes: 1 MB
 CID_BYTES = 36  # version, codec, hash function, hash length, 32 bytes of hash
 CID_CHARACTERS = 59  # "b" and 288 bits in base32
 _PREFIX = {codec: bytes((1, codec, 0x12, 0x20)) for codec in Codec}
@@ -79,6 +81,7 @@ def codec_of(cid: Cid) -> Codec:
     return parse_cid(cid)[0]
 
 
+@lru_cache(_REMEMBERED)  # every step of a fetch asks again
 def encode_cid(cid: Cid) -> bytes:
     """The 36 bytes that links and archives carry. Raises `CodecError` when the text is not canonical."""
     if len(cid) != CID_CHARACTERS or not cid.startswith("b"):

@@ -66,10 +66,7 @@ class BlockFiles:
         return _read(cid, self._path(cid))
 
     def size_of(self, cid: Cid) -> int | None:
-        try:
-            return self._path(cid).stat().st_size
-        except FileNotFoundError:
-            return None
+        return _size_of(self._path(cid))
 
     def is_complete(self, root: Cid) -> bool:
         """Nodes are read and checked, leaves are looked for by name and size."""
@@ -88,7 +85,7 @@ class BlockFiles:
         digest = parse_cid(block.cid)[1]
         path = self._path_of(digest)
         with self._in_use.write(digest), self._turn(digest):  # or two writers of one block would count it twice
-            added_bytes = len(block.data) - (self.size_of(block.cid) or 0)
+            added_bytes = len(block.data) - (_size_of(path) or 0)
             self._reserve(added_bytes)
             try:
                 self._replace(path, block.data, is_durable=is_durable)
@@ -148,9 +145,12 @@ class BlockFiles:
     def _make_shard(self, folder: Path, *, is_durable: bool) -> None:
         if folder.name in self._durable_shards:
             return
-        folder.mkdir(exist_ok=True)
         if not is_durable:
+            if folder.name not in self._made_shards:
+                folder.mkdir(exist_ok=True)
+                self._made_shards.add(folder.name)
             return
+        folder.mkdir(exist_ok=True)
         self._made_shards.add(folder.name)
         with self._shard_lock:  # or a second thread would rely on a folder whose name is not on disk yet
             if folder.name not in self._durable_shards:
@@ -177,6 +177,13 @@ def _read(cid: Cid, path: Path) -> Block | None:
     except FileNotFoundError:
         return None
     return verify_block(cid, data)
+
+
+def _size_of(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return None
 
 
 def _digest_of(name: str) -> bytes | None:
