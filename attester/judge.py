@@ -7,7 +7,6 @@ What each trouble means is written here and nowhere else: the performer's own si
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
@@ -18,7 +17,6 @@ from shared.documents import InputDocument, ProofObject, decode_input, decode_pa
 from shared.errors import (
     CodecError,
     ContentCorrupt,
-    ContentError,
     ContentTooLarge,
     ContentUnavailable,
     InferenceFailed,
@@ -230,9 +228,7 @@ class Judge:
         self, message: TaskMessage, cid: Cid, max_bytes: int, keep_until: float, ref: Ref | None = None
     ) -> bytes:
         """Served on from here until `keep_until`; taken off the performer's share once, however often it is tried."""
-        performer, was_here = message.task_info.task_performer, False
-        with contextlib.suppress(ContentError):  # of this disk; reading says more of it
-            was_here = await self._content.has(cid)
+        performer = message.task_info.task_performer
         data = await self._content.get(
             cid,
             max_bytes=max_bytes,
@@ -241,8 +237,7 @@ class Judge:
             ref=ref,
             keep_until=keep_until,
         )
-        if not was_here:
-            self._shares.took(performer, len(data), keep_until)
+        self._shares.took(performer, cid, len(data), keep_until)
         return data
 
     async def _model(self, message: TaskMessage, definition: TaskDefinition) -> ReadyModel:
