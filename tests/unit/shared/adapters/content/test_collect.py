@@ -209,6 +209,20 @@ async def test_damage_stops_no_collection(shop):
     assert shop.local.files._path(damaged).exists()  # for whoever wants to look, until it is fetched again
 
 
+async def test_without_file_descriptors_nothing_is_lost(shop, monkeypatch):
+    """Strangers may hold them all for a moment; then no node says what is below it."""
+    kept, cached = await shop.add(content_of(100)), await shop.fetch(bytes(100))
+
+    def read_bytes(path: Path) -> bytes:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", read_bytes)
+        with pytest.raises(ContentError, match="collect garbage: Too many open files"):
+            await shop.store.collect()
+    assert await shop.has(kept, cached) == [True, True]
+
+
 async def test_files_that_are_none_of_ours_are_let_be(shop):
     await shop.fetch(b"gone")
     strangers = [
