@@ -208,6 +208,31 @@ async def test_host_names_are_looked_up_in_threads_of_their_own(session, patienc
     assert all(isinstance(outcome, SourceFailed) for outcome in outcomes)
 
 
+async def test_a_name_has_one_thread_whatever_ports_and_spellings_it_is_asked_for(session, patience, monkeypatch):
+    """A performer that names its own host again and again must not keep the others from being looked up."""
+    stuck = threading.Event()
+    looking: list[str] = []
+
+    def look_up(host: str, *_: object) -> list[object]:
+        looking.append(host)
+        if host == "slow.invalid":
+            stuck.wait(LIMIT_SECONDS)
+        raise socket.gaierror("no answer")
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    urls = [f"http://{host}:{port}" for port in range(1, 21) for host in ("slow.invalid", "SLOW.invalid.")]
+    given_up, *fetches = [
+        asyncio.create_task(OperatorGateway(session, "slow", url).fetch(WANTED, Meter())) for url in urls
+    ]
+    await until(lambda: bool(looking), "the name is looked up")
+    given_up.cancel()
+    assert (await failing(session, "http://honest.invalid")).fault is SourceFault.UNREACHABLE
+    assert looking == ["slow.invalid", "honest.invalid"]
+    stuck.set()
+    outcomes = await asyncio.gather(*fetches, return_exceptions=True)
+    assert all(isinstance(outcome, SourceFailed) for outcome in outcomes)
+
+
 # --- memory --------------------------------------------------------------------------------------
 async def test_cookies_are_not_kept(loopback, monkeypatch):
     names(monkeypatch, "127.0.0.1")
