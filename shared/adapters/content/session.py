@@ -15,7 +15,9 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 
 from shared.adapters.content.addresses import AddressPolicy
 
-MAX_CONNECTIONS = 64  # each may hold one block: 128 MiB when all of them are liars, one or two blocks on a good day
+# Each may hold one block: 192 MiB when all of them are liars, one or two blocks on a good day. A performer that stalls
+# on many ports may hold those of all tasks but one: each reads a proof and an input, blocks ahead, attempts at once.
+MAX_CONNECTIONS = 96
 MAX_CONNECTIONS_PER_HOST = 16
 _READ_BYTES = 256 * 1024
 _DNS_THREADS = 32  # look-ups at once; more wait, each at most for its attempt
