@@ -7,7 +7,6 @@ What each trouble means is written here and nowhere else: the performer's own si
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
@@ -18,7 +17,7 @@ from shared.documents import InputDocument, ProofObject, decode_input, decode_pa
 from shared.errors import (
     CodecError,
     ContentCorrupt,
-    ContentError,
+    ContentRefuted,
     ContentTooLarge,
     ContentUnavailable,
     InferenceFailed,
@@ -201,18 +200,25 @@ class Judge:
             await asyncio.gather(document, model, return_exceptions=True)
 
     async def _bound_proof(self, message: TaskMessage, definition: TaskDefinition, keep_until: float) -> ProofObject:
-        proof = await self._proof(message, keep_until)
+        proof = await self._proof(message, definition, keep_until)
         reason = unbound(proof, message.task_info.task_id, definition.card_cid, message.request)
         if reason is not None:
             raise _Decided(reason, content=ContentOutcome.VERIFIED)
         return proof
 
-    async def _proof(self, message: TaskMessage, keep_until: float) -> ProofObject:
+    async def _proof(self, message: TaskMessage, definition: TaskDefinition, keep_until: float) -> ProofObject:
+        proof_cid = message.task_info.proof_of_task
         try:
-            proof_cid = message.task_info.proof_of_task
             return decode_proof(await self._read(message, proof_cid, MAX_PROOF_BYTES, keep_until, message.content))
         except ContentUnavailable as error:
             raise _Decided(AbstainReason.PROOF_UNAVAILABLE, error) from None
+        except ContentRefuted as error:
+            # Who is served, and when, is the performer's choice. Where a vote against the verdict costs stake, it could
+            # serve all but one attester, and have that one's vote punished.
+            if definition.terms.slashes_outliers:
+                unavailable = ContentUnavailable(proof_cid, {"EigenDA": str(error)})
+                raise _Decided(AbstainReason.PROOF_UNAVAILABLE, unavailable) from None
+            raise _Decided(InvalidReason.PROOF_MALFORMED, error) from None
         except ContentTooLarge as error:
             raise _Decided(InvalidReason.PROOF_TOO_LARGE, error) from None
         except (ContentCorrupt, CodecError) as error:
@@ -230,9 +236,7 @@ class Judge:
         self, message: TaskMessage, cid: Cid, max_bytes: int, keep_until: float, ref: Ref | None = None
     ) -> bytes:
         """Served on from here until `keep_until`; taken off the performer's share once, however often it is tried."""
-        performer, was_here = message.task_info.task_performer, False
-        with contextlib.suppress(ContentError):  # of this disk; reading says more of it
-            was_here = await self._content.has(cid)
+        performer = message.task_info.task_performer
         data = await self._content.get(
             cid,
             max_bytes=max_bytes,
@@ -241,8 +245,7 @@ class Judge:
             ref=ref,
             keep_until=keep_until,
         )
-        if not was_here:
-            self._shares.took(performer, len(data), keep_until)
+        self._shares.took(performer, cid, len(data), keep_until)
         return data
 
     async def _model(self, message: TaskMessage, definition: TaskDefinition) -> ReadyModel:

@@ -18,7 +18,7 @@ from shared.documents import InputDocument, ModelCard, Parameters, decode_input,
 from shared.errors import CodecError, ContentError, ContentUnavailable, InferenceError, InputMismatch, RequestRefused
 from shared.interfaces import Clock, ContentStore
 from shared.json_forms import FieldError, from_hex, request_from_json
-from shared.keeping import kept_until
+from shared.keeping import CACHE, kept_until
 from shared.model_library import ModelLibrary
 from shared.roster import Roster
 from shared.seeds import is_seed_known
@@ -68,7 +68,7 @@ class Admission:
     async def admit(self, request_form: object, signature_form: object, document_form: object) -> Admitted | Task:
         """`Admitted` for a new task, the former `Task` for a repeated request, also after its deadline.
 
-        Raises `RequestRefused`; then nothing was stored.
+        Raises `RequestRefused`; then nothing is kept, and what was fetched is cache.
         """
         request, signature, document = _read(request_form, signature_form, document_form)
         task_id = self._domain.task_id(request)
@@ -88,15 +88,9 @@ class Admission:
         self._earnings.require_fee(request, definition)
         self._check_room()
         task = Task(task_id=task_id, request=request, requester_signature=signature, requested_at=self._clock.now())
-        was_here = await self._content.has(request.input_cid)
-        try:
-            await self._check_input(request, document, definition)
-            async with self._earnings.covering(task_id, request):
-                return await self._store(task, document, definition)
-        except RequestRefused:
-            if document is None and not was_here:
-                await self._content.unpin(request.input_cid)  # it was fetched for this request alone
-            raise
+        await self._check_input(request, document, definition)
+        async with self._earnings.covering(task_id, request):
+            return await self._store(task, document, definition)
 
     async def read_input(
         self, request: TaskRequest, definition: TaskDefinition, card: ModelCard
@@ -166,7 +160,7 @@ class Admission:
         """Fits the model and is what the CID says."""
         card = await self._card(definition)
         self._check_seed(request, card)
-        data = document if document is not None else await self._fetch_input(request, definition)
+        data = document if document is not None else await self._fetch_input(request, CACHE)
         try:
             parsed = decode_input(data)
         except CodecError as error:
@@ -198,13 +192,13 @@ class Admission:
         except (InferenceError, ContentError) as error:
             raise RequestRefused(UNAVAILABLE, str(error), None, "try again later, or another performer") from None
 
-    async def _fetch_input(self, request: TaskRequest, definition: TaskDefinition) -> bytes:
+    async def _fetch_input(self, request: TaskRequest, keep_until: float) -> bytes:
         try:
             return await self._content.get(
                 request.input_cid,
                 max_bytes=MAX_INPUT_BYTES,
                 timeout_seconds=FETCH_TIMEOUT_SECONDS,
-                keep_until=self.kept_until(request, definition),
+                keep_until=keep_until,
             )
         except ContentUnavailable as error:
             expected = "content that an operator serves, or the document itself as `input`"
@@ -222,8 +216,11 @@ class Admission:
                 return former
             with self._place():
                 await self._ledger.check_nonce(task)
+                keep_until = self.kept_until(task.request, definition)
                 if document is not None:
-                    await self._content.add(document, keep_until=self.kept_until(task.request, definition))
+                    await self._content.add(document, keep_until=keep_until)
+                else:  # only now: a promise to a request that is refused could not be taken back from it alone
+                    await self._fetch_input(task.request, keep_until)
                 await self._ledger.add(task)
             return Admitted(task)
 

@@ -51,7 +51,7 @@ KEEP_MARGIN_SECONDS = 2 * 24 * 3600  # an epoch rolled late, clocks that differ,
 # Who claims a share of a batch's fees needs its document: most claim by the month, and may miss one or two. Small ones,
 # one every two seconds, take 16 GB in that time, which is within `content.max_bytes` as it comes.
 BATCH_DOCUMENT_SECONDS = 90 * 24 * 3600
-# A tenth of `content.max_bytes` as it comes: a million proofs of a classifier, or a hundred and more of the largest.
+# A tenth of `content.max_bytes` as it comes: half a million small files, or a hundred and more proofs of the largest.
 MAX_KEPT_BYTES_A_PERFORMER = 2 << 30
 PROGRESS_SECONDS = 5.0  # between two lines about a fetch that takes long
 

@@ -10,6 +10,7 @@ PoiError
 │   ├── ContentUnavailable   nobody served it in time (the only kind worth a retry)
 │   ├── ContentTooLarge      over the caller's limit
 │   ├── ContentCorrupt       the DAG that hashes to this CID is not a file of ours
+│   │   └── ContentRefuted   nobody served it here and now, and who signed where to get it signed a place that is none
 │   ├── SourceFailed         one source did not deliver a block; `fault` says how
 │   └── PublishFailed        a service did not take content; `is_final` when trying again cannot help
 ├── InferenceError
@@ -88,6 +89,11 @@ class ContentTooLarge(ContentError):
 
 class ContentCorrupt(ContentError):
     """The blocks hash to their CIDs, yet are no UnixFS file (wrong codec, sizes, depth, too many nodes)."""
+
+
+class ContentRefuted(ContentCorrupt):
+    """EigenDA proved the signed certificate to be of no blob, and nobody else served the content: not now, and not to
+    this reader. Others may come to another end."""
 
 
 class SourceFailed(ContentError):

@@ -108,7 +108,8 @@ class ContentStore(Protocol):
     """Content by CID, verified block by block, whoever served it.
 
     A read ends in one of three ways: *verified* (it returns), *provably wrong* (`ContentCorrupt`, `ContentTooLarge`:
-    every honest reader comes to the same end) or *unavailable* (`ContentUnavailable`, with why for each source).
+    every honest reader comes to the same end, `ContentRefuted` excepted) or *unavailable* (`ContentUnavailable`, with
+    why for each source).
     """
 
     async def add(self, data: bytes, *, profile: Profile = UNIXFS_V1_2025, keep_until: float = FOREVER) -> Ref:

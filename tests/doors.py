@@ -13,6 +13,7 @@ import aiohttp
 
 from shared.content.unixfs import cid_of
 from shared.json_forms import to_hex
+from shared.keeping import CACHE
 from shared.types import Digest
 from tests.cast import REQUESTER
 from tests.chain_support import PERFORMER, Person
@@ -56,12 +57,12 @@ class Door:
         return message
 
     def stored(self) -> tuple[Any, ...]:
-        """Everything durable of the performer's, and its open tasks. Blocks that were fetched are no one's: pins are
-        what stays, whenever they were used last."""
+        """Everything durable of the performer's, and its open tasks. Blocks that were fetched are no one's, and cache:
+        what stays is what is promised, whenever it was used last."""
         blocks, pins = self.world.content.blocks[PERFORMER.address], self.world.content.pins[PERFORMER.address]
         others = [set(blocks) for owner, blocks in self.world.content.blocks.items() if owner != PERFORMER.address]
         own = set(blocks).difference(*others)
-        promised = {cid: (pin.size, pin.keep_until) for cid, pin in pins.items()}
+        promised = {cid: (pin.size, pin.keep_until) for cid, pin in pins.items() if pin.keep_until > CACHE}
         return dict(self.desk.file.entries), promised, own, self.desk.ledger.count_open()
 
 

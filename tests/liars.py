@@ -71,6 +71,17 @@ LIARS: dict[str, tuple[Talk, str, SourceFault]] = {
         SourceFault.BAD_ANSWER,
     ),
     "an absurd type": (answer(CONTENT, content_type="x/" + "y" * 5000), "Content-Type 'x/yyy", SourceFault.BAD_ANSWER),
+    "a type that cannot be parsed": (
+        answer(CONTENT[:-1] + b"!", content_type=f"{RAW}; a*"),
+        "wrong bytes",
+        SourceFault.WRONG_BYTES,
+    ),
+    "another type that cannot be parsed": (
+        answer(CONTENT, content_type="text/html; a*"),
+        "Content-Type 'text/html'",
+        SourceFault.BAD_ANSWER,
+    ),
+    "no type": (bytes_of(b"HTTP/1.1 200 OK\r\n\r\n" + CONTENT), "Content-Type ''", SourceFault.BAD_ANSWER),
     "a redirect": (
         answer(b"", "Location: http://127.0.0.1:1/", status="302 Found"),
         "HTTP status 302",

@@ -5,6 +5,7 @@ A mark is a SHA-256: blocks on disk are told apart by their hash alone, whatever
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol, TypeVar
 
@@ -38,7 +39,7 @@ class Marks:
     """
 
     def __init__(self, read: Callable[[Cid], Block | None], size_of: Callable[[Cid], int | None]) -> None:
-        """`read` raises `CodecError` for what is damaged, and `OSError`."""
+        """`read` raises `CodecError` for what is damaged, and `OSError`: EIO is damage too, another ends all."""
         self._read, self._size_of = read, size_of
         self._nodes: set[Cid] = set()  # apart: the same bytes may have been marked as a leaf before
         self.digests: set[bytes] = set()
@@ -84,7 +85,12 @@ class Marks:
         try:
             block = self._read(cid)
             return [] if block is None else [child for child, _ in read_node(block).children]
-        except (CodecError, ContentCorrupt, OSError):  # no read gets further either
+        except (CodecError, ContentCorrupt):  # no read gets further either
+            return []
+        except OSError as error:
+            # Not for good, as when strangers hold every file descriptor: what is below is there, and must not go.
+            if error.errno != errno.EIO:
+                raise
             return []
 
 

@@ -48,7 +48,7 @@ _QUERY = "commitment_mode=standard"  # without it the proxy speaks another diale
 # 2 is left out: that a certificate is no longer recent depends on when one asks.
 _REFUTED = (1, 3, 4)
 
-_Key = tuple[Cid, str, bytes]
+_Key = tuple[Cid, int, str, bytes]  # all that a `Ref` says of a blob: whoever copies another's and lies gets its own
 
 
 class _DerivationError(msgspec.Struct):
@@ -174,7 +174,7 @@ class EigenDaSource:
     async def _blocks(self, ref: Ref, meter: Meter) -> dict[Cid, Block]:
         if self._is_closed:
             raise SourceFailed("closed")
-        key = (ref.cid, ref.profile, ref.eigenda)
+        key = (ref.cid, ref.size, ref.profile, ref.eigenda)
         download = self._downloads.get(key) or self._start(key, ref)
         download.waiting.append(meter)
         try:

@@ -69,6 +69,9 @@ class Pins:
     def all(self) -> list[Pin]:
         return list(self._known.values())
 
+    def of(self, root: Cid) -> Pin | None:
+        return self._known.get(root)
+
     def promised(self) -> list[Pin]:
         """All, with what is being promised right now."""
         pins = dict(self._known)

@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 
 from shared.constants import HEDGE_SECONDS
 from shared.content.cid import Block
-from shared.errors import ContentCorrupt, ContentUnavailable, SourceFailed
+from shared.errors import ContentRefuted, ContentUnavailable, SourceFailed
 from shared.interfaces import Meter, Source, Wanted
 from shared.reasons import SourceFault
 
@@ -55,7 +55,7 @@ class _Attempt:
 
 
 async def race(wanted: Wanted, order: SourceOrder, causes: dict[str, str]) -> Block:
-    """The block, from whoever delivers it first. Raises `ContentUnavailable` when nobody does, `ContentCorrupt` when
+    """The block, from whoever delivers it first. Raises `ContentUnavailable` when nobody does, `ContentRefuted` when
     one of them proved that there is none.
 
     `causes` always says what is known of each source so far: a caller that gives up waiting reads it there.
@@ -93,7 +93,7 @@ async def race(wanted: Wanted, order: SourceOrder, causes: dict[str, str]) -> Bl
     finally:
         await _cancel(running)
     if refutation:  # nobody has it, and whoever signed where to get it signed something that can be nothing
-        raise ContentCorrupt(f"content {wanted.root}: {refutation}")
+        raise ContentRefuted(f"content {wanted.root}: {refutation}")
     raise ContentUnavailable(wanted.cid, causes)
 
 

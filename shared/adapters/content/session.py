@@ -15,7 +15,9 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 
 from shared.adapters.content.addresses import AddressPolicy
 
-MAX_CONNECTIONS = 64  # each may hold one block: 128 MiB when all of them are liars, one or two blocks on a good day
+# Each may hold one block: 192 MiB when all of them are liars, one or two blocks on a good day. A performer that stalls
+# on many ports may hold those of all tasks but one: each reads a proof and an input, blocks ahead, attempts at once.
+MAX_CONNECTIONS = 96
 MAX_CONNECTIONS_PER_HOST = 16
 _READ_BYTES = 256 * 1024
 _DNS_THREADS = 32  # look-ups at once; more wait, each at most for its attempt
@@ -60,21 +62,26 @@ def _open_socket(policy: AddressPolicy, address_info: tuple[Any, ...]) -> socket
     return socket.socket(family=family, type=kind, proto=protocol)
 
 
+_Name = tuple[str, socket.AddressFamily]
+_Found = tuple[Any, ...]  # one address, as `getaddrinfo` has it
+
+
 class _Resolver(AbstractResolver):
     """DNS in threads of its own. A name server of a liar's may keep a thread for half a minute, and the event loop's
-    own few threads serve everybody else in the process."""
+    own few threads serve everybody else in the process. A name has one thread at most, whatever ports it is asked for:
+    a performer may name the same host eight times in each of its tasks."""
 
     def __init__(self, policy: AddressPolicy | None) -> None:
         self._policy = policy
         self._threads = ThreadPoolExecutor(_DNS_THREADS, thread_name_prefix="gateway DNS")
+        self._under_way: dict[_Name, asyncio.Future[list[_Found]]] = {}
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
         """Raises `AddressRefused` when any one of the answers is refused: an honest name does not point both outside
         and inside."""
-        look_up = partial(socket.getaddrinfo, host, port, family, socket.SOCK_STREAM)
-        found = await asyncio.get_running_loop().run_in_executor(self._threads, look_up)
+        found = await asyncio.shield(self._look_up((host.rstrip(".").lower(), family)))
         if self._policy is not None:
             for _, _, _, _, address in found:
                 self._policy.check(str(address[0]))
@@ -89,6 +96,21 @@ class _Resolver(AbstractResolver):
             )
             for kind, _, protocol, _, address in found
         ]
+
+    def _look_up(self, name: _Name) -> asyncio.Future[list[_Found]]:
+        """It goes on when nobody waits any more: no thread can be stopped."""
+        under_way = self._under_way.get(name)
+        if under_way is None:
+            look_up = partial(socket.getaddrinfo, name[0], None, name[1], socket.SOCK_STREAM)
+            under_way = asyncio.get_running_loop().run_in_executor(self._threads, look_up)
+            self._under_way[name] = under_way
+            under_way.add_done_callback(lambda done: self._forget(name, done))
+        return under_way
+
+    def _forget(self, name: _Name, done: asyncio.Future[list[_Found]]) -> None:
+        del self._under_way[name]
+        if not done.cancelled():
+            done.exception()  # looked at, or asyncio logs it where nobody waits any more
 
     async def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 import pytest
@@ -16,11 +16,12 @@ from shared.adapters.content.eigenda import open_source
 from shared.adapters.content.services import open_services
 from shared.adapters.content.store import NodeContentStore
 from shared.messages import TaskMessage
-from shared.reasons import AbstainReason, InvalidReason
+from shared.reasons import AbstainReason, ContentOutcome, InvalidReason
 from shared.types import Verdict
 from tests.chain_support import PERFORMER
 from tests.publisher_support import FakeEigenDa, Lie, derivation_error, huge, saying, silent
 from tests.roles import World
+from tests.toy_model import DEFINITION
 
 CERTIFICATE = b"\x02certificate"
 UNAVAILABLE = (Verdict.ABSTAIN, AbstainReason.PROOF_UNAVAILABLE)
@@ -95,6 +96,22 @@ async def test_who_was_not_sure_asks_again() -> None:
         at.fake.lie = saying(503)
         assert await at.decides() == UNAVAILABLE
         at.fake.lie = None
+        assert await at.decides() == (Verdict.VALID, None)
+
+
+@pytest.mark.parametrize("code", [1, 3, 4])
+async def test_where_outliers_are_slashed_a_certificate_that_leads_nowhere_decides_nothing(code: int) -> None:
+    """The performer could serve all the others, whose verdict it is then a crime to have voted against."""
+    async with court() as at:
+        terms = msgspec.structs.replace(DEFINITION.terms, slashes_outliers=True)
+        definitions = {DEFINITION.id: msgspec.structs.replace(DEFINITION, terms=terms)}
+        at.world.roster = replace(at.world.roster, definitions=definitions)
+        at.fake.lie = derived(code)
+        judgement = await at.judge.judge(at.message)
+        assert (judgement.verdict, judgement.reason) == UNAVAILABLE
+        assert judgement.content is ContentOutcome.UNAVAILABLE
+        assert f"derivation error {code} (418)" in judgement.said
+        at.put_back()
         assert await at.decides() == (Verdict.VALID, None)
 
 

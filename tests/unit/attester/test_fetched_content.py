@@ -12,10 +12,11 @@ from shared.constants import MAX_KEPT_BYTES_A_PERFORMER, MAX_PROOF_BYTES
 from shared.content.unixfs import cid_of
 from shared.errors import CodecError, ContentUnavailable
 from shared.interfaces import Pin
-from shared.keeping import CACHE, Shares, kept_until
+from shared.keeping import CACHE, LEAST_KEPT_BYTES, Shares, kept_until
 from shared.messages import AbstainMessage, VoteMessage
 from shared.reasons import AbstainReason, ContentOutcome, InvalidReason
 from shared.types import Address, Cid, Digest
+from tests.builders import NOW
 from tests.chain_support import PERFORMER
 from tests.listening import virtual
 from tests.roles import World
@@ -66,14 +67,31 @@ async def test_a_performer_cannot_fill_the_disk_with_what_must_stay() -> None:
 
 
 @virtual
+async def test_what_was_here_as_cache_is_taken_off_the_share_when_it_has_to_stay() -> None:
+    """Else a performer has its tasks cached while its share is used up, and promised for nothing when it is not."""
+    async with World() as world:
+        judge = world.judge()
+        first, second = await world.performed(), await world.performed(request={"nonce": 2})
+        mine = world.content.join(world.people[0].address)
+        for cid in (first.task_info.proof_of_task, first.request.input_cid):
+            await mine.get(cid, max_bytes=1 << 20, timeout_seconds=1.0, keep_until=CACHE)
+        judge._shares = Shares(max_bytes=1)
+        for message in (first, second):
+            await judge.judge(message)
+        pins = pins_of(world)
+        assert pins[first.task_info.proof_of_task].keep_until > CACHE
+        assert pins[second.task_info.proof_of_task].keep_until == CACHE
+
+
+@virtual
 async def test_trying_again_takes_nothing_more_off_the_share() -> None:
     async with World() as world:
-        judge, took = world.judge(), list[int]()
-        judge._shares.took = lambda _, size, until: took.append(size)  # type: ignore[method-assign,assignment]
+        judge = world.judge()
         message = await world.performed()
+        judge._shares = Shares(max_bytes=2 * LEAST_KEPT_BYTES + 1)  # both files are small
         for _ in range(3):
             await judge.judge(message)
-        assert len(took) == 2
+        assert judge._shares.granted(PERFORMER.address, NOW + 1, NOW) == NOW + 1
     assert MAX_KEPT_BYTES_A_PERFORMER > 100 * MAX_PROOF_BYTES
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 from collections.abc import AsyncIterator
@@ -18,11 +19,13 @@ from shared.constants import (
 from shared.content.cid import Codec, make_block
 from shared.content.unixfs import cid_of
 from shared.documents import InputDocument, encode_input
+from shared.keeping import kept_until
 from shared.tensors import TensorSpec
 from shared.types import TaskDefinition
 from tests.cards import make_card
+from tests.chain_support import PERFORMER
 from tests.doors import Door, asking, open_door
-from tests.toy_model import DOCUMENT, MODEL_HASH, X, document_of
+from tests.toy_model import DEFINITION, DOCUMENT, MODEL_HASH, X, document_of
 
 
 @pytest.fixture
@@ -85,6 +88,21 @@ async def test_an_unfit_input_named_by_its_cid_is_not_kept(door: Door, name: str
     document, field, expected = BAD_INPUTS[name]
     cid = (await door.world.content.join(door.world.people[0].address).add(document)).cid
     await door.is_refused(asking(None, input_cid=cid)(door.world), -32002, field, expected)
+
+
+async def test_a_refused_request_takes_no_promise_back_that_another_was_given(door: Door) -> None:
+    """Else who asks twice for one input, once in vain, has the performer lose what a dispute will ask for."""
+    shelf = door.world.people[0].address
+    cid = (await door.world.content.join(shelf).add(DOCUMENT)).cid
+    door.world.content.delay(shelf, 0.05)  # both come before the input does
+    vain = asking(None, input_cid=cid, nonce=7, parameters='{"unknown":1}')(door.world)
+    good = asking(None, input_cid=cid, nonce=8)(door.world)
+    admitted, refused = await asyncio.gather(door.ask(good), door.ask(vain))
+    assert refused["error"]["code"] == -32002
+    assert "result" in admitted
+    deadline, terms = door.world.request().deadline, DEFINITION.terms
+    until = kept_until(deadline, terms.dispute_window, door.world.roster.settle_seconds)
+    assert door.world.content.pins[PERFORMER.address][cid].keep_until == until
 
 
 async def test_a_missing_tensor(door: Door) -> None:

@@ -6,12 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.constants import KEEP_MARGIN_SECONDS, SETTLE_SECONDS
-from shared.keeping import CACHE, Shares, kept_until, kept_until_executed
-from shared.types import Address
+from shared.keeping import CACHE, LEAST_KEPT_BYTES, MAX_REMEMBERED, Shares, kept_until, kept_until_executed
+from shared.types import Address, Cid
 
 DAY = 24 * 3600
 NOW = 1_800_000_000.0
 ONE, OTHER = Address(b"\1" * 20), Address(b"\2" * 20)
+UNIT = LEAST_KEPT_BYTES
 
 
 def test_a_tasks_content_is_kept_until_its_dispute_is_over() -> None:
@@ -34,36 +35,76 @@ def test_it_is_never_let_go_of_before_its_slash_can_be_executed(
 
 
 # --- shares ------------------------------------------------------------------------------------------
+def cid(number: int) -> Cid:
+    return Cid(f"file {number}")
+
+
 def test_a_performer_has_its_share_and_no_other_loses_by_it() -> None:
-    shares, until = Shares(100), NOW + DAY
+    shares, until = Shares(100 * UNIT), NOW + DAY
     assert shares.granted(ONE, until, NOW) == until
-    shares.took(ONE, 99, until)
+    shares.took(ONE, cid(1), 99 * UNIT, until)
     assert shares.granted(ONE, until, NOW) == until
-    shares.took(ONE, 1, until)
+    shares.took(ONE, cid(2), UNIT, until)
     assert shares.granted(ONE, until, NOW) == CACHE
     assert shares.granted(OTHER, until, NOW) == until
 
 
 def test_what_is_kept_no_longer_makes_room() -> None:
-    shares, until = Shares(100), NOW + DAY
-    shares.took(ONE, 100, until)
+    shares, until = Shares(100 * UNIT), NOW + DAY
+    shares.took(ONE, cid(1), 100 * UNIT, until)
     assert shares.granted(ONE, until, until - 1) == CACHE
     assert shares.granted(ONE, until + DAY, until + 3600) == until + DAY
 
 
 def test_cache_takes_nothing_off_a_share() -> None:
-    shares = Shares(100)
-    shares.took(ONE, 1000, CACHE)
+    shares = Shares(100 * UNIT)
+    shares.took(ONE, cid(1), 1000 * UNIT, CACHE)
     assert shares.granted(ONE, NOW + DAY, NOW) == NOW + DAY
 
 
-@given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 10 * DAY), st.integers(0, DAY)), max_size=60))
-def test_no_more_than_the_share_and_one_file_is_ever_kept(files: list[tuple[int, int, int]]) -> None:
-    """Files of at most 50 bytes that come after each other, each kept for some days."""
-    shares, now, kept = Shares(100), NOW, list[tuple[float, int]]()
-    for size, kept_for, passed in files:
+def test_many_files_of_next_to_nothing_use_a_share_up() -> None:
+    """Each is a block on the disk and a pin in memory."""
+    shares, until = Shares(10 * UNIT), NOW + DAY
+    for number in range(9):
+        shares.took(ONE, cid(number), 1, until)
+    assert shares.granted(ONE, until, NOW) == until
+    shares.took(ONE, cid(9), 1, until)
+    assert shares.granted(ONE, until, NOW) == CACHE
+
+
+def test_a_file_counts_once_and_for_as_long_as_the_longest_promise() -> None:
+    shares, until = Shares(2 * UNIT), NOW + DAY
+    shares.took(ONE, cid(1), UNIT, until + DAY)
+    shares.took(ONE, cid(1), UNIT, until)
+    assert shares.granted(ONE, until, NOW) == until
+    shares.took(ONE, cid(2), UNIT, until + DAY)
+    assert shares.granted(ONE, until, until + 3600) == CACHE
+
+
+def test_little_is_remembered_and_what_is_forgotten_still_counts() -> None:
+    shares, until = Shares((MAX_REMEMBERED + 2) * UNIT), NOW + DAY
+    for number in range(MAX_REMEMBERED + 1):
+        shares.took(ONE, cid(number), UNIT, until)
+    assert shares.granted(ONE, until, NOW) == until
+    shares.took(ONE, cid(0), UNIT, until)
+    assert shares.granted(ONE, until, NOW) == CACHE
+
+
+Files = list[tuple[int, int, int, int]]
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 9), st.integers(0, 50), st.integers(0, 10 * DAY), st.integers(0, DAY)), max_size=60
+    )
+)
+def test_no_more_than_the_share_and_one_file_is_ever_kept(files: Files) -> None:
+    """Files of at most 50 units that come after each other, some of them again, each kept for some days."""
+    shares, now = Shares(100 * UNIT), NOW
+    sizes, kept = dict[int, int](), dict[int, float]()
+    for number, size, kept_for, passed in files:
         now += passed
         until = shares.granted(ONE, now + kept_for, now)
-        shares.took(ONE, size, until)
-        kept.append((until, size))
-        assert sum(size for until, size in kept if until > now) < 100 + 50
+        shares.took(ONE, cid(number), sizes.setdefault(number, size * UNIT), until)
+        kept[number] = max(kept.get(number, CACHE), until)
+        assert sum(sizes[each] for each, until in kept.items() if until > now) < (100 + 50) * UNIT

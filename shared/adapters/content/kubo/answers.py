@@ -15,6 +15,9 @@ MAX_SHOWN = 160  # characters of the node's text in a cause
 _ABSENT = ("not found", "could not find", "not pinned", "pinned indirectly")
 _LATE = ("deadline exceeded", "context canceled", "timed out", "timeout")
 
+# What decoding a stranger's JSON raises; the last two for text that is none, and for brackets without end.
+_NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
 T = TypeVar("T")
 
 
@@ -82,7 +85,7 @@ def decode(body: bytes, kind: type[T], command: str) -> list[T]:
     """The objects of an answer, a line each. Raises `SourceFailed`."""
     try:
         return msgspec.json.Decoder(kind).decode_lines(body)
-    except msgspec.DecodeError as error:
+    except _NOT_JSON as error:
         raise SourceFailed(f"{command}: not what Kubo answers: {error}"[:MAX_SHOWN], SourceFault.BAD_ANSWER) from None
 
 
@@ -135,7 +138,7 @@ def refusal(status: int, body: bytes, command: str) -> SourceFailed:
         return SourceFailed(f"{command}: HTTP status {status}", SourceFault.BUSY)
     try:
         message = msgspec.json.decode(body, type=_Error).message
-    except msgspec.DecodeError:
+    except _NOT_JSON:
         said = f"{command}: HTTP status {status}, not Kubo's RPC API: check content.kubo_url (port 5001 as a rule)"
         return SourceFailed(said, SourceFault.BAD_ANSWER)
     return failure(message, command)

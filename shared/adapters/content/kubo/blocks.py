@@ -208,13 +208,13 @@ class KuboBlocks:
             if turn.locked() or root in self._in_use:  # the next sweep will see what became of it
                 continue
             async with turn:
-                known = self._known(root)
+                known = self._ledger.of(root)
                 if known is not None and known.keep_until <= time.time():  # nobody has asked to keep it since
                     await self._take_back(root)
 
     async def _take_back(self, root: Cid) -> None:
         """In its turn. What this node did not pin is left to who did."""
-        known = self._known(root)
+        known = self._ledger.of(root)
         if known is None:
             return
         self._pinned.discard(root)
@@ -225,7 +225,7 @@ class KuboBlocks:
     async def _announce(self, root: Cid) -> bool:
         """Whether the pin that is about to be made is ours to take back: written down before, lest a crash leave one in
         Kubo that nobody knows of. In its turn."""
-        known = self._known(root)
+        known = self._ledger.of(root)
         if (known is None or not known.keep_until) and await self._api.is_pinned(root):
             return False
         await self._ledger.add(Pin(root, None, OURS, time.time()))
@@ -236,9 +236,6 @@ class KuboBlocks:
         if is_ours:
             self._pinned.add(root)
         await self._ledger.add(Pin(root, size, keep_until if is_ours else 0.0, time.time()))
-
-    def _known(self, root: Cid) -> Pin | None:
-        return next((pin for pin in self._ledger.all() if pin.cid == root), None)
 
     def _turn(self, root: Cid) -> asyncio.Lock:
         """Of one file's pin: taking it back and renewing it must not cross."""

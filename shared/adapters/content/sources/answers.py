@@ -99,7 +99,7 @@ def _gateway_url(base_url: str, cid: Cid, query: Mapping[str, str]) -> URL:
     try:
         base = URL(base_url)
         is_plain = base.scheme in ("http", "https") and base.host and base.port and not base.user and not base.password
-    except ValueError as error:
+    except (ValueError, IndexError) as error:  # the latter of http://[]@
         raise SourceFailed(f"gateway URL: {error}"[:_MAX_SHOWN]) from error
     if not is_plain or base.query_string or base.fragment:
         raise SourceFailed("gateway URL is not plain http or https")
@@ -111,7 +111,9 @@ def _check_head(response: aiohttp.ClientResponse, media_type: str) -> None:
         fault = _FAULTS.get(response.status, SourceFault.BAD_ANSWER)
         said = "does not have it (404)" if response.status == 404 else f"HTTP status {response.status}"
         raise SourceFailed(said, fault)
-    if response.content_type != media_type:
-        raise SourceFailed(f"Content-Type {response.content_type!r}"[:_MAX_SHOWN], SourceFault.BAD_ANSWER)
+    # Not aiohttp's own reading of it, which a parameter without a value ("a*") makes fail.
+    said_type = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    if said_type != media_type:
+        raise SourceFailed(f"Content-Type {said_type!r}"[:_MAX_SHOWN], SourceFault.BAD_ANSWER)
     if response.headers.get("Content-Encoding", "identity") != "identity":
         raise SourceFailed("compressed, though asked not to", SourceFault.BAD_ANSWER)

@@ -84,7 +84,7 @@ def _host_of(source: str) -> str:
         return _host(parts[2]) if len(parts) > 2 and parts[1] in _HOST_PROTOCOLS else ""
     try:
         return _host(URL(source).raw_host or "")
-    except ValueError:
+    except (ValueError, IndexError):  # the latter of http://[]@
         return ""
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -139,12 +141,24 @@ def test_damage_hides_what_is_below_and_stops_nothing():
         if cid == damaged:
             raise CodecError("damaged")
         if cid == whole:
-            raise OSError("the disk does not answer")
+            raise OSError(errno.EIO, "the disk does not answer")
         return blocks[cid]
 
     marks = Marks(read, lambda cid: len(blocks[cid].data))
     mark(marks, [File(damaged, FOREVER), File(whole, FOREVER)], now=NOW, max_bytes=0)
     assert marks.digests == {digest(damaged), digest(whole)}
+
+
+@pytest.mark.parametrize("trouble", [errno.EMFILE, errno.ENOMEM, errno.EACCES])
+def test_trouble_that_passes_ends_the_marking_before_anything_goes(trouble):
+    blocks = Blocks()
+    kept = blocks.file(content_of(100), SMALL)
+
+    def read(cid: Cid) -> Block | None:
+        raise OSError(trouble, "not now")
+
+    with pytest.raises(OSError, match="not now"):
+        Marks(read, lambda cid: len(blocks[cid].data)).keep(kept)
 
 
 def test_a_name_that_is_no_cid_is_no_file():

@@ -70,7 +70,9 @@ class Shop:
 
     async def get(self, cid: Cid, keep_until: float = 0.0) -> bytes:
         self.now += 1
-        return await self.store.get(cid, max_bytes=1 << 30, timeout_seconds=LIMIT_SECONDS, keep_until=keep_until)
+        data = await self.store.get(cid, max_bytes=1 << 30, timeout_seconds=LIMIT_SECONDS, keep_until=keep_until)
+        await asyncio.gather(*self.local._pins._changes)  # what is noted of it: no pin under way is dropped
+        return data
 
     async def fetch(self, content: bytes, keep_until: float = 0.0) -> Cid:
         cid = self.peer.blocks.file(content, SMALL)
@@ -207,6 +209,20 @@ async def test_damage_stops_no_collection(shop):
     await shop.store.collect()
     assert await shop.has(damaged, whole, gone) == [False, True, False]
     assert shop.local.files._path(damaged).exists()  # for whoever wants to look, until it is fetched again
+
+
+async def test_without_file_descriptors_nothing_is_lost(shop, monkeypatch):
+    """Strangers may hold them all for a moment; then no node says what is below it."""
+    kept, cached = await shop.add(content_of(100)), await shop.fetch(bytes(100))
+
+    def read_bytes(path: Path) -> bytes:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", read_bytes)
+        with pytest.raises(ContentError, match="collect garbage: Too many open files"):
+            await shop.store.collect()
+    assert await shop.has(kept, cached) == [True, True]
 
 
 async def test_files_that_are_none_of_ours_are_let_be(shop):

@@ -103,6 +103,14 @@ async def test_who_asks_together_shares_the_download_and_counts_its_bytes() -> N
         assert len(at.fake.asked) == 1
 
 
+async def test_who_copies_a_certificate_and_lies_of_the_size_spoils_nobodys_download() -> None:
+    async with shop() as at:
+        ref, blocks = at.sell(CONTENT)
+        lie = msgspec.structs.replace(ref, size=ref.size + 1)
+        lied, fetched = await asyncio.gather(fault_of(at.fetch(lie)), at.fetch(ref))
+        assert (lied[0], fetched) == (SourceFault.WRONG_BYTES, blocks[-1])
+
+
 def without_certificate(ref: Ref) -> Ref | None:
     return msgspec.structs.replace(ref, eigenda=b"")
 

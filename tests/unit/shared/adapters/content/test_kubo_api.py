@@ -279,6 +279,10 @@ async def test_a_node_that_is_silent_is_slow(api, kubo):
         (lambda: web.Response(status=503), SourceFault.BUSY, "HTTP status 503"),
         (lambda: web.Response(text="<html>"), SourceFault.BAD_ANSWER, "not what Kubo answers"),
         (lambda: web.Response(text='{"Key": 1}'), SourceFault.BAD_ANSWER, "not what Kubo answers"),
+        (lambda: web.Response(body=b'{"Key": "\xff"}'), SourceFault.BAD_ANSWER, "not what Kubo answers"),
+        (lambda: web.Response(text='{"a": ' + "[" * 50_000), SourceFault.BAD_ANSWER, "not what Kubo answers"),
+        (lambda: web.Response(status=500, body=b'{"Message": "\xff"}'), SourceFault.BAD_ANSWER, "block/put: "),
+        (lambda: web.Response(status=500, text='{"a": ' + "[" * 50_000), SourceFault.BAD_ANSWER, "block/put: "),
         (lambda: web.Response(text=""), SourceFault.BAD_ANSWER, "answer"),
         (
             lambda: web.json_response({"Message": "no space left on device", "Code": 0, "Type": "error"}, status=500),
@@ -286,7 +290,7 @@ async def test_a_node_that_is_silent_is_slow(api, kubo):
             "block/put: no space left on device",
         ),
     ],
-    ids=["404", "405", "503", "html", "json", "empty", "error"],
+    ids=["404", "405", "503", "html", "json", "no text", "depth", "no text in 500", "depth in 500", "empty", "error"],
 )
 async def test_other_answers_are_told(api, kubo, answer, fault, said):
     kubo.answers["block/put"] = answer

@@ -15,9 +15,12 @@ from aiohttp.abc import ResolveResult
 
 from shared.adapters.content import session as content_session
 from shared.adapters.content.addresses import AddressPolicy
+from shared.adapters.content.race import MAX_ATTEMPTS_AT_ONCE
+from shared.adapters.content.read import BLOCKS_AHEAD
 from shared.adapters.content.session import open_session
 from shared.adapters.content.sources import answers
 from shared.adapters.content.sources.operators import OperatorGateway
+from shared.constants import MAX_CONCURRENT_VERIFICATIONS
 from shared.errors import SourceFailed
 from shared.interfaces import Meter, Wanted
 from shared.reasons import SourceFault
@@ -206,6 +209,37 @@ async def test_host_names_are_looked_up_in_threads_of_their_own(session, patienc
     stuck.set()
     outcomes = await asyncio.gather(*fetches, return_exceptions=True)
     assert all(isinstance(outcome, SourceFailed) for outcome in outcomes)
+
+
+async def test_a_name_has_one_thread_whatever_ports_and_spellings_it_is_asked_for(session, patience, monkeypatch):
+    """A performer that names its own host again and again must not keep the others from being looked up."""
+    stuck = threading.Event()
+    looking: list[str] = []
+
+    def look_up(host: str, *_: object) -> list[object]:
+        looking.append(host)
+        if host == "slow.invalid":
+            stuck.wait(LIMIT_SECONDS)
+        raise socket.gaierror("no answer")
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    urls = [f"http://{host}:{port}" for port in range(1, 21) for host in ("slow.invalid", "SLOW.invalid.")]
+    given_up, *fetches = [
+        asyncio.create_task(OperatorGateway(session, "slow", url).fetch(WANTED, Meter())) for url in urls
+    ]
+    await until(lambda: bool(looking), "the name is looked up")
+    given_up.cancel()
+    assert (await failing(session, "http://honest.invalid")).fault is SourceFault.UNREACHABLE
+    assert looking == ["slow.invalid", "honest.invalid"]
+    stuck.set()
+    outcomes = await asyncio.gather(*fetches, return_exceptions=True)
+    assert all(isinstance(outcome, SourceFailed) for outcome in outcomes)
+
+
+def test_a_performer_that_stalls_leaves_connections_for_the_task_of_another():
+    """It never has all verifications (`attester.turns`), and its ports count as so many hosts."""
+    each = 2 * BLOCKS_AHEAD * MAX_ATTEMPTS_AT_ONCE
+    assert (MAX_CONCURRENT_VERIFICATIONS - 1) * each + each <= content_session.MAX_CONNECTIONS
 
 
 # --- memory --------------------------------------------------------------------------------------
