@@ -126,6 +126,7 @@ async def test_a_large_file_has_our_cid_at_filebase(token_file: Path) -> None:
     assert lost.state is PublishState.FAILED
     (imported,) = filebase.called("dag/import")
     assert imported["pin-roots"] == "true"
+    assert imported["timeout"] == "78s"  # a slow line's pace, where a node of one's own has half a minute
 
 
 async def test_a_token_that_filebase_refuses_is_final_and_not_shown(token_file: Path) -> None:
