@@ -8,14 +8,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import aclosing, contextmanager, nullcontext, suppress
+from contextlib import aclosing, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import NoReturn
 
 import structlog
 
 from shared.constants import FETCH_TIMEOUT_SECONDS, PROGRESS_SECONDS
-from shared.errors import CodecError, ContentCorrupt, ContentError, ContentTooLarge, ModelMismatch
+from shared.errors import CodecError, ContentCorrupt, ContentTooLarge, ModelMismatch
 from shared.interfaces import ContentStore
 from shared.keeping import CACHE
 from shared.model_card import ModelFile
@@ -58,7 +58,7 @@ class ModelFiles:
             hashed = hashlib.sha256()
             async for chunk in self._chunks(file, model_hash, prefer, was_here=False):
                 hashed.update(chunk)
-            await self._check(hashed.digest(), file, model_hash, was_here=False)
+            self._check(hashed.digest(), file, model_hash)
 
     async def read(self, file: ModelFile, model_hash: Digest, prefer: Address | None) -> bytes:
         """Into memory, where it is held twice for a moment; what is not here is fetched. Its hash is `model_hash`.
@@ -70,7 +70,7 @@ class ModelFiles:
         async for chunk in self._chunks(file, model_hash, prefer, was_here=was_here):
             hashed.update(chunk)
             chunks.append(chunk)
-        await self._check(hashed.digest(), file, model_hash, was_here=was_here)
+        self._check(hashed.digest(), file, model_hash)
         return b"".join(chunks)
 
     async def _chunks(
@@ -88,7 +88,7 @@ class ModelFiles:
                         add(len(chunk))
                         yield chunk
         except (ContentTooLarge, ContentCorrupt, CodecError) as error:  # the last for a CID that is none
-            await self._refuse(f"model {cid}: {error}", file, model_hash, was_here=was_here)
+            self._refuse(f"model {cid}: {error}", file, model_hash)
 
     # --- lies ------------------------------------------------------------------------------------
     def _require_honest(self, file: ModelFile, model_hash: Digest) -> None:
@@ -96,18 +96,16 @@ class ModelFiles:
         if why is not None:
             raise ModelMismatch(why)
 
-    async def _check(self, found: bytes, file: ModelFile, model_hash: Digest, *, was_here: bool) -> None:
+    def _check(self, found: bytes, file: ModelFile, model_hash: Digest) -> None:
         if found != model_hash:
             why = f"model {file.cid} has the SHA-256 {found.hex()}, the chain says {model_hash.hex()}"
-            await self._refuse(why, file, model_hash, was_here=was_here)
+            self._refuse(why, file, model_hash)
 
-    async def _refuse(self, why: str, file: ModelFile, model_hash: Digest, *, was_here: bool) -> NoReturn:
-        """Once and for ever. What was here before is none of this card's: its lie must not make us drop it."""
+    def _refuse(self, why: str, file: ModelFile, model_hash: Digest) -> NoReturn:
+        """Once and for ever. What came is mere cache, and goes as such: a card may name a proof that is being kept for
+        its task meanwhile, and its lie must not take that promise back."""
         self._lies[file.cid, file.size, model_hash] = why
         log.warning("a model is not what its card and the chain say; it is not fetched again", reason=why)
-        if not was_here:
-            with suppress(ContentError):  # its disk space is not worth more than what there is to say
-                await self._content.unpin(Cid(file.cid))
         raise ModelMismatch(why) from None
 
     # --- progress --------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import io
 import json
@@ -107,6 +108,16 @@ def cid_version_0(data: bytes) -> str:
     while len(level) > 1:
         level = [_parent(level[start : start + V0_MAX_LINKS]) for start in range(0, len(level), V0_MAX_LINKS)]
     return base58.encode(level[0][0])
+
+
+def cid_version_1(data: bytes, profile: Profile) -> str:
+    """Of the network's profiles, by the same oracle: leaves are raw, and each link says which its block is."""
+    chunks = [data[start : start + profile.chunk_bytes] for start in range(0, max(len(data), 1), profile.chunk_bytes)]
+    level = [(b"\x01\x55\x12\x20" + hashlib.sha256(chunk).digest(), len(chunk), len(chunk)) for chunk in chunks]
+    while len(level) > 1:
+        groups = [level[start : start + profile.max_links] for start in range(0, len(level), profile.max_links)]
+        level = [(b"\x01\x70" + multihash, size, total) for multihash, size, total in map(_parent, groups)]
+    return "b" + base64.b32encode(level[0][0]).decode().rstrip("=").lower()
 
 
 def _parent(children: list[tuple[bytes, int, int]]) -> tuple[bytes, int, int]:

@@ -9,11 +9,11 @@ from typing import BinaryIO, Protocol
 
 from shared.adapters.content.door.client import knock
 from shared.adapters.content.door.place import socket_path
-from shared.adapters.content.sources.gateways import open_gateways
-from shared.adapters.content.store import EmbeddedContentStore, NodeContentStore
+from shared.adapters.content.store import NodeContentStore
+from shared.adapters.content.stores import open_content
 from shared.config import Config
 from shared.content.unixfs import Profile
-from shared.errors import ChainUnavailable, ConfigError, StoreBusy, StoreError
+from shared.errors import ChainUnavailable, StoreBusy, StoreError
 from shared.interfaces import Pin, Swept
 from shared.types import FOREVER, Address, Cid, Ref
 
@@ -77,26 +77,16 @@ async def _nothing_to_find() -> None:
 
 @asynccontextmanager
 async def _own_store(config: Config, gateways: dict[Address, str]) -> AsyncIterator[NodeContentStore]:
+    """The one that the settings name, wherever it is."""
     folder = config.node.data_dir
-    if config.content.store != "embedded":
-        raise ConfigError(
-            f'content.store is "{config.content.store}": start the node, whose store this command then asks'
-        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StoreError(f"make node.data_dir {folder}: {error.strerror}") from error
     async with AsyncExitStack() as stack:
-        store = EmbeddedContentStore(
-            root=folder / "content",
-            gateways=lambda: gateways,
-            own=None,
-            private_networks=config.content.private_networks,
-            further=await stack.enter_async_context(open_gateways(config.content.gateways)),
-            max_bytes=config.content.max_bytes,
-        )
+        opening = open_content(config.content, folder / "content", gateways=lambda: gateways, own=None)
         try:
-            await stack.enter_async_context(store)
+            store = await stack.enter_async_context(opening)
         except StoreBusy:
             raise StoreBusy(
                 f"{folder} is in use by a process that does not answer: a node that starts or stops at the moment, or "

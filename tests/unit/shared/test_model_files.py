@@ -6,7 +6,9 @@ import asyncio
 import hashlib
 import tracemalloc
 from collections import Counter
+from collections.abc import AsyncGenerator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -16,9 +18,10 @@ from shared.adapters.memory.content import ContentHub, MemoryContentStore
 from shared.constants import CHUNK_BYTES, PROGRESS_SECONDS
 from shared.content.unixfs import cid_of
 from shared.errors import ContentUnavailable, ModelMismatch
+from shared.keeping import CACHE
 from shared.model_card import ModelFile
 from shared.model_files import Fetching, ModelFiles
-from shared.types import Address, Cid, Digest
+from shared.types import FOREVER, Address, Cid, Digest
 from tests.content_support import OPERATORS
 from tests.listening import until, virtual
 
@@ -70,7 +73,7 @@ async def test_what_is_gone_from_here_meanwhile_is_fetched_by_the_reading() -> N
 
 # --- lies --------------------------------------------------------------------------------------------
 @virtual
-async def test_another_hash_is_found_by_bringing_and_what_was_brought_is_let_go_of() -> None:
+async def test_another_hash_is_found_by_bringing_and_what_was_brought_is_mere_cache() -> None:
     hub, store, files = await served()
     with capture_logs() as logs:
         for _ in range(3):
@@ -79,7 +82,7 @@ async def test_another_hash_is_found_by_bringing_and_what_was_brought_is_let_go_
             with pytest.raises(ModelMismatch):
                 await files.read(FILE, OTHER_HASH, None)
     assert [entry["log_level"] for entry in logs] == ["warning"]
-    assert await store.pins() == []
+    assert [pin.keep_until for pin in await store.pins()] == [CACHE]
     assert set(hub.asked.values()) == {1}  # only the first try asked for anything
     assert await files.read(FILE, HASH, None) == MODEL  # another definition tells the truth about the same file
 
@@ -95,6 +98,23 @@ async def test_a_lie_about_what_was_here_before_drops_nothing() -> None:
     with pytest.raises(ModelMismatch):
         await files.read(FILE, OTHER_HASH, None)
     assert [(pin.cid, pin.keep_until) for pin in await store.pins()] == [(pin.cid, pin.keep_until) for pin in kept]
+
+
+@virtual
+async def test_a_lie_takes_back_no_promise_that_was_made_while_it_was_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A card that names a proof that is on its way for a task, too."""
+    _, store, files = await served()
+    really_open = store.open
+
+    async def open_and_promise(cid: Cid, **options: Any) -> AsyncGenerator[bytes, None]:
+        async for chunk in really_open(cid, **options):
+            yield chunk
+        await store.pin(cid, keep_until=FOREVER)
+
+    monkeypatch.setattr(store, "open", open_and_promise)
+    with pytest.raises(ModelMismatch):
+        await files.bring(FILE, OTHER_HASH, None)
+    assert [(pin.cid, pin.keep_until) for pin in await store.pins()] == [(FILE.cid, FOREVER)]
 
 
 # --- resuming ----------------------------------------------------------------------------------------

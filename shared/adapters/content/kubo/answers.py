@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TypeVar
 
 import msgspec
@@ -14,11 +15,32 @@ MAX_SHOWN = 160  # characters of the node's text in a cause
 # Go's words for a block, a path or a pin that is not there, over the versions from go-ipfs 0.5 on.
 _ABSENT = ("not found", "could not find", "not pinned", "pinned indirectly")
 _LATE = ("deadline exceeded", "context canceled", "timed out", "timeout")
+_BUSY = (429, 502, 503, 504)  # 502 and 504: of a proxy before it, which has lost it for now
 
 # What decoding a stranger's JSON raises; the last two for text that is none, and for brackets without end.
 _NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """Who speaks the API, and which settings its operator looks at when it does not."""
+
+    name: str
+    url: str
+    token: str
+    usual: str = ""
+    start: str = ""
+
+
+KUBO = Service(
+    "Kubo",
+    "content.kubo_url",
+    "content.kubo_auth_file and its API.Authorizations",
+    usual=" (port 5001 as a rule)",
+    start="; start it with: ipfs daemon",
+)
 
 
 class Identity(msgspec.Struct, frozen=True, rename="pascal"):
@@ -129,17 +151,17 @@ def has_pin(lines: list[PinList], root: Cid) -> bool:
     return "recursive" in types
 
 
-def refusal(status: int, body: bytes, command: str) -> SourceFailed:
+def refusal(status: int, body: bytes, command: str, service: Service = KUBO) -> SourceFailed:
     """What an answer other than 200 means, with what the operator can do about it."""
     if status in (401, 403):
-        said = f"{command}: Kubo refuses this node ({status}); check content.kubo_auth_file and its API.Authorizations"
+        said = f"{command}: {service.name} refuses this node ({status}); check {service.token}"
         return SourceFailed(said, SourceFault.BAD_ANSWER)
-    if status in (429, 503):
+    if status in _BUSY:
         return SourceFailed(f"{command}: HTTP status {status}", SourceFault.BUSY)
     try:
         message = msgspec.json.decode(body, type=_Error).message
     except _NOT_JSON:
-        said = f"{command}: HTTP status {status}, not Kubo's RPC API: check content.kubo_url (port 5001 as a rule)"
+        said = f"{command}: HTTP status {status}, not Kubo's RPC API: check {service.url}{service.usual}"
         return SourceFailed(said, SourceFault.BAD_ANSWER)
     return failure(message, command)
 
@@ -154,8 +176,8 @@ def failure(message: str, command: str) -> SourceFailed:
     return SourceFailed(said, SourceFault.BAD_ANSWER)
 
 
-def unreachable(url: str, command: str, said: str) -> SourceFailed:
+def unreachable(url: str, command: str, said: str, service: Service = KUBO) -> SourceFailed:
     return SourceFailed(
-        f"{command}: Kubo at {url} (content.kubo_url) does not answer ({said[:MAX_SHOWN]}); start it with: ipfs daemon",
+        f"{command}: {service.name} at {url} ({service.url}) does not answer ({said[:MAX_SHOWN]}){service.start}",
         SourceFault.UNREACHABLE,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import replace
 
@@ -18,10 +18,18 @@ from shared.types import Cid, Ref
 class KuboPublisher:
     """Sends the blocks as an archive, so that the CID cannot depend on the service's settings. One that takes none gets
     the bytes, and its CID is compared. Where the content store is in the same node, there is nothing to send: it is
-    pinned there already. `api` is opened and closed by whoever made it."""
+    pinned there already. `api` is opened and closed by whoever made it; `seconds_for` says how
+    long it may take, by the file's size."""
 
-    def __init__(self, api: KuboRpc, content: LocalContent, *, name: str = "kubo") -> None:
-        self._api, self._content, self._name = api, content, name
+    def __init__(
+        self,
+        api: KuboRpc,
+        content: LocalContent,
+        *,
+        name: str = "kubo",
+        seconds_for: Callable[[int], float] = seconds_for,
+    ) -> None:
+        self._api, self._content, self._name, self._seconds_for = api, content, name, seconds_for
 
     @property
     def name(self) -> str:
@@ -44,7 +52,7 @@ class KuboPublisher:
     async def _send(self, ref: Ref) -> None:
         try:
             async with aclosing(self._content.archive(ref.cid)) as archive:
-                await self._api.import_archive(ref.cid, archive, seconds=seconds_for(ref.size))
+                await self._api.import_archive(ref.cid, archive, seconds=self._seconds_for(ref.size))
         except SourceFailed as failed:
             if failed.fault is not SourceFault.BAD_ANSWER or ref.profile not in PROFILES:
                 raise
@@ -53,7 +61,7 @@ class KuboPublisher:
 
     async def _add(self, ref: Ref) -> Cid:
         async with aclosing(self._content.read(ref.cid)) as data:
-            return await self._api.add(data, PROFILES[ref.profile], seconds=seconds_for(ref.size))
+            return await self._api.add(data, PROFILES[ref.profile], seconds=self._seconds_for(ref.size))
 
 
 @contextmanager

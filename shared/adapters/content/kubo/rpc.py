@@ -46,9 +46,11 @@ T = TypeVar("T")
 
 class KuboRpc:
     """`url` is the node's API, without /api/v0. `authorization` is the header's value; it is shown nowhere and goes to
-    no other host, since redirects are not followed. Open it with `async with`."""
+    no other host, since redirects are not followed. `service` is whose settings errors name. Open it with
+    `async with`."""
 
-    def __init__(self, url: str, *, authorization: str | None = None) -> None:
+    def __init__(self, url: str, *, authorization: str | None = None, service: answers.Service = answers.KUBO) -> None:
+        self._service = service
         self._url = URL(url) / "api" / "v0"
         self._shown = url
         self._headers = {"Accept-Encoding": "identity"}
@@ -199,7 +201,7 @@ class KuboRpc:
         try:
             async with asyncio.timeout(seconds), self._slots, self._post(command, options, seconds, upload) as response:
                 if response.status != 200:
-                    raise answers.refusal(response.status, await _body(response, command), command)
+                    raise answers.refusal(response.status, await _body(response, command), command, self._service)
                 if response.headers.get("Content-Encoding", "identity") != "identity":
                     raise SourceFailed(f"{command}: compressed, though asked not to", SourceFault.BAD_ANSWER)
                 yield response
@@ -208,7 +210,8 @@ class KuboRpc:
         except (aiohttp.ClientError, OSError) as error:
             if upload is not None and upload.failure is not None:
                 raise upload.failure from None
-            raise answers.unreachable(self._shown, command, f"{type(error).__name__}: {error}") from None
+            said = f"{type(error).__name__}: {error}"
+            raise answers.unreachable(self._shown, command, said, self._service) from None
 
     def _post(
         self, command: str, options: Mapping[str, str], seconds: float, upload: Upload | None

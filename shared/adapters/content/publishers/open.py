@@ -9,16 +9,19 @@ from functools import partial
 import aiohttp
 
 from shared.adapters.content.eigenda import EigenDaProxy
+from shared.adapters.content.kubo import answers
 from shared.adapters.content.kubo.publisher import KuboPublisher
 from shared.adapters.content.kubo.rpc import KuboRpc
 from shared.adapters.content.publishers.eigenda import EigenDaPublisher
 from shared.adapters.content.publishers.pinata import PinataPublisher
 from shared.adapters.content.publishers.pinning_service import CONNECT_SECONDS, PinningServicePublisher
-from shared.adapters.content.publishers.service import Service, read_token
+from shared.adapters.content.publishers.service import Service, read_token, upload_seconds
 from shared.adapters.content.services import open_services
 from shared.adapters.content.stores import kubo_rpc
 from shared.config import Config
 from shared.interfaces import LocalContent, Publisher
+
+FILEBASE = answers.Service("filebase", "publish.filebase_url", "publish.filebase_token_file")
 
 
 @asynccontextmanager
@@ -51,8 +54,9 @@ class _Opening:
                 return PinataPublisher(service, self._content)
             case "filebase":  # Kubo's API behind a token: a CAR of our blocks has our CID
                 token = read_token(settings.filebase_token_file, "publish.filebase_token_file")
-                rpc = KuboRpc(settings.filebase_url, authorization=f"Bearer {token}")
-                return KuboPublisher(await self._stack.enter_async_context(rpc), self._content, name="filebase")
+                rpc = KuboRpc(settings.filebase_url, authorization=f"Bearer {token}", service=FILEBASE)
+                api = await self._stack.enter_async_context(rpc)
+                return KuboPublisher(api, self._content, name="filebase", seconds_for=upload_seconds)
             case "eigenda":
                 proxy = EigenDaProxy(await self._session(), self._config.content.eigenda_url)
                 return EigenDaPublisher(proxy, self._content)

@@ -39,6 +39,11 @@ def name_of(cid: str) -> str:
     return f"proof {cid}"[:MAX_NAME_CHARACTERS]
 
 
+def upload_seconds(size: int) -> float:
+    """How long a service outside may take for a file of `size` bytes."""
+    return CALL_SECONDS + size / MIN_UPLOAD_BYTES_PER_SECOND
+
+
 class Upload:
     """The own store's bytes on their way out; aiohttp hides why a body broke off, so it is kept here."""
 
@@ -48,7 +53,7 @@ class Upload:
 
     @property
     def timeout_seconds(self) -> float:
-        return CALL_SECONDS + self._size / MIN_UPLOAD_BYTES_PER_SECOND
+        return upload_seconds(self._size)
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         try:

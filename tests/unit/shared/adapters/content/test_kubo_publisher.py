@@ -112,12 +112,20 @@ async def test_a_file_of_an_unknown_profile_is_never_sent_as_bytes(kubo, held, p
     assert kubo.called("add") == []
 
 
-@pytest.mark.parametrize(("status", "is_final"), [(403, True), (503, False)])
+@pytest.mark.parametrize(("status", "is_final"), [(403, True), (404, True), (502, False), (503, False), (504, False)])
 async def test_refusals_are_final_and_a_busy_node_is_not(kubo, held, publisher, status, is_final):
     kubo.answers["pin/ls"] = lambda: web.Response(status=status)
     with pytest.raises(PublishFailed) as failed:
         await publisher.publish(held.ref)
     assert failed.value.is_final is is_final
+
+
+async def test_an_archive_that_a_proxy_lost_is_sent_again_later_and_not_as_bytes(kubo, held, publisher):
+    kubo.answers["dag/import"] = lambda: web.Response(status=502, text="<html>bad gateway</html>")
+    with pytest.raises(PublishFailed, match="HTTP status 502") as failed:
+        await publisher.publish(held.ref)
+    assert failed.value.is_final is False
+    assert kubo.called("add") == []
 
 
 async def test_a_block_that_is_missing_here_is_not_the_nodes_fault(held, publisher):

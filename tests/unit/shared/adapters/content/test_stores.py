@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
 from shared.adapters.content.embedded import EmbeddedBlocks
 from shared.adapters.content.kubo.blocks import KuboBlocks
@@ -16,6 +17,7 @@ from shared.content.cid import Codec, make_block, parse_cid
 from shared.content.unixfs import UNIXFS_V1_2025
 from shared.errors import ConfigError, ContentUnavailable, SourceFailed
 from shared.types import FOREVER, Address, Ref
+from tests.content_support import serving
 from tests.kubo_support import FakeKubo
 
 
@@ -93,6 +95,25 @@ async def test_without_kubo_nothing_but_the_operators_is_asked(tmp_path):
     async with open_content(ContentConfig(), tmp_path, gateways=dict, own=None) as content:
         with pytest.raises(ContentUnavailable, match="no source is known"):
             await content.get(cid, max_bytes=100, timeout_seconds=20)
+
+
+@pytest.mark.parametrize("networks", [(), ("127.0.0.0/8",)])
+async def test_operators_in_private_networks_are_asked_only_where_the_settings_say_so(tmp_path, networks):
+    asked, block = [], make_block(Codec.RAW, b"inside")
+
+    async def serve(request: web.Request) -> web.Response:
+        asked.append(request.path)
+        return web.Response(body=block.data, content_type="application/vnd.ipld.raw")
+
+    async with serving([web.get("/ipfs/{cid}", serve)]) as url:
+        settings = ContentConfig(private_networks=networks)
+        async with open_content(settings, tmp_path, gateways=lambda: {OTHER: url}, own=OPERATOR) as content:
+            if networks:
+                assert await content.get(block.cid, max_bytes=100, timeout_seconds=20, prefer=OTHER) == block.data
+            else:
+                with pytest.raises(ContentUnavailable, match=r"127\.0\.0\.1 is no public address"):
+                    await content.get(block.cid, max_bytes=100, timeout_seconds=20, prefer=OTHER)
+    assert asked == ([f"/ipfs/{block.cid}"] if networks else [])
 
 
 async def test_another_address_than_the_apis_is_told(tmp_path):

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from aiohttp import web
 
 from shared.adapters.content.publishers.open import open_publishers
 from shared.config import Config, ContentConfig, NetworkConfig, PublishConfig
@@ -125,6 +126,7 @@ async def test_a_large_file_has_our_cid_at_filebase(token_file: Path) -> None:
     assert lost.state is PublishState.FAILED
     (imported,) = filebase.called("dag/import")
     assert imported["pin-roots"] == "true"
+    assert imported["timeout"] == "78s"  # a slow line's pace, where a node of one's own has half a minute
 
 
 async def test_a_token_that_filebase_refuses_is_final_and_not_shown(token_file: Path) -> None:
@@ -133,10 +135,26 @@ async def test_a_token_that_filebase_refuses_is_final_and_not_shown(token_file: 
     async with filebase.serving():
         settings = config(["filebase"], filebase_url=filebase.url, filebase_token_file=token_file)
         async with open_publishers(settings, shelf) as (publisher,):
-            with pytest.raises(PublishFailed, match="403") as caught:
+            with pytest.raises(PublishFailed, match=r"403.*check publish\.filebase_token_file$") as caught:
                 await publisher.publish(shelf.add(b"proof"))
     assert caught.value.is_final
     assert TOKEN not in str(caught.value)
+
+
+async def test_filebase_s_own_settings_are_named(token_file: Path) -> None:
+    filebase, shelf = FakeKubo(), Shelf()
+    ref = shelf.add(b"proof")
+    filebase.answers["pin/ls"] = lambda: web.Response(status=404)
+    async with filebase.serving():
+        settings = config(["filebase"], filebase_url=filebase.url, filebase_token_file=token_file)
+        async with open_publishers(settings, shelf) as (publisher,):
+            with pytest.raises(PublishFailed, match=r"404.*check publish\.filebase_url$"):
+                await publisher.publish(ref)
+    async with open_publishers(settings, shelf) as (publisher,):  # it has gone
+        with pytest.raises(PublishFailed, match=r"filebase at .* \(publish\.filebase_url\) does not answer") as caught:
+            await publisher.publish(ref)
+    assert not caught.value.is_final
+    assert "Kubo" not in str(caught.value)
 
 
 # --- tokens --------------------------------------------------------------------------------------
