@@ -497,6 +497,49 @@ async def test_a_read_that_begins_while_its_file_is_about_to_go_saves_what_is_le
     assert await shop.roots() == {cid}
 
 
+@pytest.mark.parametrize("is_used_again", [True, False])
+async def test_a_pin_that_stays_keeps_its_blocks(shop, monkeypatch, is_used_again):
+    """Touched between marking and forgetting, when nobody holds the file; or noted only then."""
+    content = content_of(300)
+    cid = await shop.fetch(content)
+    real = Pins.drop
+
+    async def used_meanwhile(self: Pins, pins: list[Pin]) -> Any:
+        if is_used_again:
+            await shop.local.keep(cid, len(content), 0.0)
+        else:
+            await real(self, pins)
+            await shop.local.keep(cid, len(content), 0.0)
+        return await real(self, pins)
+
+    shop.now += 1
+    monkeypatch.setattr(Pins, "drop", used_meanwhile)
+    assert await shop.store.collect(0) == Swept(0, 0)
+    await shop.local._pins.settle()
+    assert await shop.roots() == {cid}
+    assert await shop.has(cid) == [True]
+
+
+async def test_a_fetch_that_just_ended_is_forgotten_with_its_blocks(shop):
+    await shop.fetch(content_of(300))
+    await shop.store.collect(0)
+    await shop.local._pins.settle()
+    assert shop.on_disk() == {}
+    assert await shop.roots() == set()
+
+
+async def test_on_a_disk_that_takes_no_pin_a_fetch_still_gives_its_bytes(shop, monkeypatch):
+    async def full(*_: object) -> None:
+        raise StoreFull("the disk is full")
+
+    monkeypatch.setattr(shop.local._pins._db, "run", full)
+    await shop.fetch(content_of(300))
+    await shop.local._pins.settle()
+    assert await shop.roots() == set()
+    with pytest.raises(ContentUnavailable, match="the disk is full"):  # what is promised is another matter
+        await shop.fetch(content_of(299), FOREVER)
+
+
 async def test_a_fetch_under_way_loses_nothing_to_a_collection(shop):
     cid = shop.peer.blocks.file(content_of(300), SMALL)
     everything = dict(shop.peer.blocks)
