@@ -109,6 +109,8 @@ class Collector:
         if self._is_closing.is_set():
             raise StoreError(_CLOSED)
         self._running, self._target = asyncio.create_task(self._collect(max_bytes)), max_bytes
+        # Looked at, or asyncio logs it: who asked may be gone by then.
+        self._running.add_done_callback(lambda done: done.cancelled() or done.exception())
         return asyncio.shield(self._running)
 
     # --- one collection --------------------------------------------------------------------------

@@ -89,8 +89,7 @@ class Pins:
 
     def note(self, pin: Pin) -> None:
         """As `add`, of mere cache: nothing is promised, so nobody waits for it, and the disk may refuse it."""
-        if (change := self._begin_add(pin)) is not None:
-            change.add_done_callback(lambda done: done.cancelled() or done.exception())  # looked at, or asyncio logs it
+        self._begin_add(pin)
 
     def _begin_add(self, pin: Pin) -> asyncio.Task[None] | None:
         known = self._known.get(pin.cid)
@@ -160,6 +159,8 @@ class Pins:
         task = asyncio.create_task(work)
         self._changes.add(task)
         task.add_done_callback(self._changes.discard)
+        # Looked at, or asyncio logs it: who asked may be gone by then.
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
         return task
 
     def _take_uses(self, count: int) -> list[tuple[float, Cid]]:

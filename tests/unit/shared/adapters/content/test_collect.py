@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import io
 import os
 import random
@@ -640,6 +641,26 @@ async def test_a_collection_goes_on_without_whoever_asked_for_it(shop, before_sw
     before_sweep.open()
     assert await shop.store.collect(0) == Swept(0, 0)  # after the other one
     assert shop.on_disk() == {}
+
+
+async def test_a_collection_that_fails_after_its_caller_left_is_no_fault_of_asyncios(shop, caplog, monkeypatch):
+    gate: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def failing(*_: object) -> None:
+        await gate
+        raise OSError(errno.EIO, "the disk is broken")
+
+    monkeypatch.setattr(shop.local._collector, "_mark", failing)
+    collecting = asyncio.create_task(shop.store.collect(0))
+    await until(shop.local._collector._under_way, "it is under way")
+    collecting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await collecting
+    gate.set_result(None)
+    await until(lambda: shop.local._collector._under_way() is None, "it failed")
+    shop.local._collector._running = None
+    gc.collect()  # an error that nobody looked at is logged when its task goes
+    assert not caplog.records
 
 
 async def test_closing_stops_a_collection_and_loses_nothing(tmp_path, before_sweep):

@@ -207,10 +207,18 @@ async def test_a_promise_relies_on_no_note_that_is_under_way(slow):
     assert pins.all() == [Pin(A, 7, 0.0, 1.0)]
 
 
-async def test_a_note_that_fails_is_none_and_tells_nobody(slow, caplog):
+@pytest.mark.parametrize("is_note", [True, False])
+async def test_what_fails_when_nobody_waits_for_it_is_not_known_and_not_logged(slow, caplog, is_note):
     pins, database = slow
-    pins.note(Pin(A, 7, 0.0, 1.0))
+    if is_note:
+        pins.note(Pin(A, 7, 0.0, 1.0))
+    else:
+        adding = asyncio.create_task(pins.add(Pin(A, 7, FOREVER, 1.0)))
     await until(lambda: database.gates, "it is under way")
+    if not is_note:
+        adding.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await adding
     database.gates[0].set_exception(StoreFull("the disk is full"))
     await pins.settle()
     assert pins.promised() == []
