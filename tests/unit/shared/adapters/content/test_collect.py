@@ -71,9 +71,7 @@ class Shop:
 
     async def get(self, cid: Cid, keep_until: float = 0.0) -> bytes:
         self.now += 1
-        data = await self.store.get(cid, max_bytes=1 << 30, timeout_seconds=LIMIT_SECONDS, keep_until=keep_until)
-        await asyncio.gather(*self.local._pins._changes)  # what is noted of it: no pin under way is dropped
-        return data
+        return await self.store.get(cid, max_bytes=1 << 30, timeout_seconds=LIMIT_SECONDS, keep_until=keep_until)
 
     async def fetch(self, content: bytes, keep_until: float = 0.0) -> Cid:
         cid = self.peer.blocks.file(content, SMALL)
