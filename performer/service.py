@@ -30,7 +30,7 @@ from shared.metrics import Metrics
 from shared.model_library import ModelLibrary
 from shared.roster import Roster
 from shared.seeds import epoch_for
-from shared.types import Cid, Ref, TaskInfo, TaskRequest
+from shared.types import Cid, Digest, Ref, TaskInfo, TaskRequest
 from shared.validation import GossipRules
 from shared.verification import METHODS
 from shared.verification.method import Method, Work
@@ -94,6 +94,7 @@ class Performer:
         self._publications, self._sources = publications, sources
         self._clock, self._methods = clock, methods
         self._queue: asyncio.Queue[Task] = asyncio.Queue()
+        self._performing: set[Digest] = set()
 
     @classmethod
     def from_node(cls, node: Node, *, methods: Mapping[str, Method] | None = None) -> Performer:
@@ -194,10 +195,19 @@ class Performer:
             task = self.ledger.get(queued.task_id)
             if task is None or task.phase is not Phase.REQUESTED or self._clock.now() >= task.request.deadline:
                 continue  # settled or run out while it waited
+            if task.failure is not None or task.task_id in self._performing:
+                continue  # queued twice: by the door, which is open while `run` loads, and by `run`
+            self._performing.add(task.task_id)
             proven = await self._guarded(task, self._prove(task))
-            if proven is not None:
+            if proven is None:
+                self._performing.discard(task.task_id)
+            else:
                 # By itself: the next task need not wait for what certifies this one's proof.
-                telling.create_task(self._guarded(task, self._tell(task, proven)))
+                telling.create_task(self._finish(task, proven))
+
+    async def _finish(self, task: Task, proven: _Proven) -> None:
+        await self._guarded(task, self._tell(task, proven))
+        self._performing.discard(task.task_id)
 
     async def _guarded(self, task: Task, step: Coroutine[Any, Any, T]) -> T | None:
         """None when it failed, which is recorded."""

@@ -357,7 +357,9 @@ def content_add(
     if only_hash:
         commands.only_hash(path, chosen, json_path)
         return
-    raise typer.Exit(commands.run(_settings(config), lambda desk: commands.add(desk, path, chosen, json_path)))
+    settings = _settings(config)
+    with commands.named(path) as file:
+        raise typer.Exit(commands.run(settings, lambda desk: commands.add(desk, file, chosen, json_path)))
 
 
 @content_app.command("get")

@@ -11,7 +11,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -105,25 +105,28 @@ def only_hash(path: Path, profile: Profile, json_path: Path | None) -> None:
     _report(Ref(cid, size, profile.name), json_path)
 
 
-async def add(desk: Desk, path: Path, profile: Profile, json_path: Path | None) -> int:
-    with progress() as bars, _named(path) as file:
+async def add(desk: Desk, file: Path, profile: Profile, json_path: Path | None) -> int:
+    with progress() as bars:
         ref = await desk.content.add_stream(lambda: opened(file, bars), profile=profile, keep_until=FOREVER)
     _report(ref, json_path)
     return DONE
 
 
 @contextmanager
-def _named(path: Path) -> Iterator[Path]:
-    """Standard input as a file: a store may read it more than once."""
-    if path != STANDARD:
+def named(path: Path) -> Iterator[Path]:
+    """Standard input, or a pipe, as a file: a store may read it more than once. Read before anything is opened, and by
+    the main thread alone, which Ctrl-C ends also while nothing comes."""
+    if path != STANDARD and path.is_file():
         yield path
         return
+    shown = "standard input" if path == STANDARD else path
     with tempfile.NamedTemporaryFile(prefix="poi-content-") as spool:
         try:
-            shutil.copyfileobj(sys.stdin.buffer, spool, 1 << 20)
+            with nullcontext(sys.stdin.buffer) if path == STANDARD else path.open("rb") as stream:
+                shutil.copyfileobj(stream, spool, 1 << 20)
             spool.flush()
         except OSError as error:
-            raise ContentError(f"keep standard input in {spool.name}: {error.strerror}; set TMPDIR") from error
+            raise ContentError(f"keep {shown} in {spool.name}: {error.strerror}; set TMPDIR") from error
         yield Path(spool.name)
 
 

@@ -85,7 +85,10 @@ class BlockFiles:
         digest = parse_cid(block.cid)[1]
         path = self._path_of(digest)
         with self._in_use.write(digest), self._turn(digest):  # or two writers of one block would count it twice
-            added_bytes = len(block.data) - (_size_of(path) or 0)
+            present_bytes = _size_of(path)
+            # What came in between a fetch's look and its write may have been acknowledged: no power cut must take it.
+            is_durable = is_durable or present_bytes == len(block.data)
+            added_bytes = len(block.data) - (present_bytes or 0)
             self._reserve(added_bytes)
             try:
                 self._replace(path, block.data, is_durable=is_durable)

@@ -109,15 +109,18 @@ class Collector:
         if self._is_closing.is_set():
             raise StoreError(_CLOSED)
         self._running, self._target = asyncio.create_task(self._collect(max_bytes)), max_bytes
+        # Looked at, or asyncio logs it: who asked may be gone by then.
+        self._running.add_done_callback(lambda done: done.cancelled() or done.exception())
         return asyncio.shield(self._running)
 
     # --- one collection --------------------------------------------------------------------------
     async def _collect(self, max_bytes: int) -> Swept:
         try:
             with self._in_use.watch() as watch:
+                await self._pins.settle()  # or what is being noted right now could not be dropped
                 marks, gone = await self._mark(max_bytes)
                 try:
-                    await self._pins.drop(gone)
+                    await self._keep(marks, await self._pins.drop(gone))
                 except StoreFull:  # the disk is full: what no pin names can go without writing anything
                     marks, _ = await self._mark(_EVERYTHING)
                 swept = await self._run(lambda: self._sweep(marks, watch))
@@ -138,6 +141,15 @@ class Collector:
             return mark(marks, pins, now=now, max_bytes=max_bytes)
 
         return marks, await self._run(work)
+
+    async def _keep(self, marks: Marks, pins: Sequence[Pin]) -> None:
+        """These were used or noted since they were looked at."""
+
+        def work() -> None:
+            for pin in pins:
+                marks.keep(pin.cid)
+
+        await self._run(work)
 
     async def _run(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)

@@ -9,11 +9,14 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from sqlite3 import Connection
+from typing import Any, TypeVar
 
 from shared.adapters.sqlite import Database, Schema
 from shared.errors import StoreError
 from shared.interfaces import Pin
 from shared.types import Cid
+
+T = TypeVar("T")
 
 PINS = Schema(
     what="pins of the content store",
@@ -49,7 +52,7 @@ class Pins:
         self._known: dict[Cid, Pin] = {}  # what is durable, but for the last uses
         self._coming: dict[object, Pin] = {}  # in adds under way, each under a token of its own
         self._unwritten_uses: set[Cid] = set()
-        self._changes: set[asyncio.Task[None]] = set()
+        self._changes: set[asyncio.Task[Any]] = set()
 
     async def open(self) -> None:
         """Raises `StoreBusy` when another process has the folder, and what else `Database.open` says."""
@@ -58,8 +61,8 @@ class Pins:
 
     async def close(self) -> None:
         """Everything asked for before is done."""
-        await asyncio.gather(*self._changes, return_exceptions=True)
         try:
+            await self.settle()
             if self._unwritten_uses:
                 uses = self._take_uses(len(self._unwritten_uses))
                 await self._db.run(lambda connection: _write_uses(connection, uses))
@@ -86,8 +89,7 @@ class Pins:
 
     def note(self, pin: Pin) -> None:
         """As `add`, of mere cache: nothing is promised, so nobody waits for it, and the disk may refuse it."""
-        if (change := self._begin_add(pin)) is not None:
-            change.add_done_callback(lambda done: done.cancelled() or done.exception())  # looked at, or asyncio logs it
+        self._begin_add(pin)
 
     def _begin_add(self, pin: Pin) -> asyncio.Task[None] | None:
         known = self._known.get(pin.cid)
@@ -118,11 +120,11 @@ class Pins:
         await self._db.run(lambda connection: _delete(connection, [root]))
         self._known.pop(root, None)
 
-    async def drop(self, pins: Collection[Pin]) -> None:
-        """Those that are still as they were in `promised`: not used since, nor asked for now."""
-        await self._change(self._drop(pins))
+    async def drop(self, pins: Collection[Pin]) -> Sequence[Pin]:
+        """Those that are still as they were in `promised`: not used since, nor asked for now. The rest is returned."""
+        return await self._change(self._drop(pins))
 
-    async def _drop(self, pins: Collection[Pin]) -> None:
+    async def _drop(self, pins: Collection[Pin]) -> Sequence[Pin]:
         coming = {pin.cid for pin in self._coming.values()}
         gone = [pin for pin in pins if self._known.get(pin.cid) is pin and pin.cid not in coming]
         for pin in gone:  # first: whoever adds one of them again must not take it for durable
@@ -133,6 +135,8 @@ class Pins:
             for pin in gone:
                 self._known[pin.cid] = _merged(self._known.get(pin.cid), pin)
             raise
+        dropped = {pin.cid for pin in gone}
+        return [pin for pin in pins if pin.cid not in dropped]
 
     async def _trim(self) -> None:
         """Drop what was used least recently when there is too much cache, and some more, so that it is seldom done."""
@@ -142,14 +146,21 @@ class Pins:
             await self._drop(cached[: len(cached) - room])
         self._trim_above = len(self._known) + self._max_cached // 16
 
-    async def _change(self, work: Coroutine[None, None, None]) -> None:
-        """It is carried on when its caller is cancelled, so that what the file says and what is known never differ."""
-        await asyncio.shield(self._begin_change(work))
+    async def settle(self) -> None:
+        """Until all that was asked for before is durable, or failed."""
+        if self._changes:
+            await asyncio.wait(self._changes)  # not `gather`: cancelled, it would cancel them
 
-    def _begin_change(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+    async def _change(self, work: Coroutine[None, None, T]) -> T:
+        """It is carried on when its caller is cancelled, so that what the file says and what is known never differ."""
+        return await asyncio.shield(self._begin_change(work))
+
+    def _begin_change(self, work: Coroutine[None, None, T]) -> asyncio.Task[T]:
         task = asyncio.create_task(work)
         self._changes.add(task)
         task.add_done_callback(self._changes.discard)
+        # Looked at, or asyncio logs it: who asked may be gone by then.
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
         return task
 
     def _take_uses(self, count: int) -> list[tuple[float, Cid]]:

@@ -45,7 +45,9 @@ class ContentReader:
     async def close(self) -> None:
         """Reads under way, and later ones, end in `ContentUnavailable`."""
         self._is_closed = True
-        for task in self._tasks:
+        under_way = list(self._tasks)
+        await asyncio.sleep(0)  # all have begun: before that, a cancelled one would cancel whoever waits for it
+        for task in under_way:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 

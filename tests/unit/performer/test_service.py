@@ -352,6 +352,28 @@ async def test_a_task_that_was_taken_is_performed_by_the_next_run() -> None:
 
 
 @virtual
+async def test_a_task_that_comes_while_the_run_begins_is_performed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs: list[Tensors] = []
+
+    def counted(inputs: Tensors) -> Tensors:
+        runs.append(inputs)
+        return multiply(inputs)
+
+    async with World() as world, world.performer(engine=engine_of(counted)) as desk:
+        load = desk.performer.earnings.load
+
+        async def slowly() -> None:
+            await desk.request(world.form())  # the door is open
+            await load()
+
+        monkeypatch.setattr(desk.performer.earnings, "load", slowly)
+        async with running(desk.performer.run()):
+            await until(lambda: [task.phase for task in desk.ledger.open_tasks()] == [Phase.PERFORMED], "performed")
+            await asyncio.sleep(1)
+    assert len(runs) == 1
+
+
+@virtual
 async def test_kill_9_in_the_middle_of_a_run_runs_it_again() -> None:
     async with World() as world:
         async with world.performer(engine=engine_of(seconds=10)) as desk, running(desk.performer.run()):

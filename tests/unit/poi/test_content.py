@@ -8,10 +8,12 @@ import io
 import json
 import os
 import re
+import select
 import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -500,3 +502,25 @@ def test_the_command_pipes(settings: Path) -> None:
         [*command, "get", cid_of(DATA), "-o", "-"], capture_output=True, env=environment, cwd=settings.parent
     )
     assert (got.returncode, got.stdout, got.stderr) == (0, DATA, b"")
+
+
+@pytest.mark.parametrize("is_named", [False, True])
+def test_ctrl_c_ends_an_add_that_waits_for_a_pipe(settings: Path, is_named: bool) -> None:
+    pipe = settings.parent / "pipe"
+    os.mkfifo(pipe)
+    with pipe.open("r+b", buffering=0) as ends:  # both, so that whoever opens it to read waits for bytes alone
+        command = [sys.executable, "-m", "poi", "content", "add", str(pipe) if is_named else "-"]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        with subprocess.Popen(
+            command, stdin=ends, stdout=subprocess.PIPE, env=environment, cwd=settings.parent
+        ) as process:
+            ends.write(b"the beginning")
+            while select.select([ends], [], [], 0)[0]:
+                assert process.poll() is None  # until it has read that
+                time.sleep(0.01)
+            process.send_signal(signal.SIGINT)
+            try:
+                assert process.wait(10) == 130
+            finally:
+                process.kill()
+    assert not (settings.parent / "data" / "content").exists()  # nothing was opened before there was something to add

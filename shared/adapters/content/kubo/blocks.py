@@ -58,7 +58,8 @@ class KuboBlocks:
     def __init__(self, api: KuboApi, folder: Path) -> None:
         self._api = api
         self._folder = folder
-        self._ledger = Pins(folder / "kubo.sqlite")
+        # Its bound is for what nothing keeps alone: a pin whose time is over is still in Kubo, until it is taken back.
+        self._ledger = Pins(folder / "kubo.sqlite", now=lambda: 0.0)
         self._pinned: set[Cid] = set()  # by this process, so that a promise is not believed that a crash cut short
         self._in_use: Counter[Cid] = Counter()
         self._turns: WeakValueDictionary[Cid, asyncio.Lock] = WeakValueDictionary()

@@ -139,6 +139,13 @@ def test_a_fetched_block_is_written_without_waiting_for_the_disk(files, disk):
     assert disk.calls == ["write block", "replace"]
 
 
+def test_a_fetched_block_takes_the_place_of_one_that_was_acknowledged_only_durably(files, disk):
+    files.put(LEAF, is_durable=True)
+    disk.calls.clear()
+    files.put(LEAF, is_durable=False)
+    assert disk.calls == ["write block", "fsync block", "replace", "fsync folder"]
+
+
 def test_a_folder_made_by_a_fetch_is_synced_by_the_next_durable_write(files, disk):
     files.put(LEAF, is_durable=False)
     disk.calls.clear()

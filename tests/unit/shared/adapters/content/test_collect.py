@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import io
 import os
 import random
@@ -70,9 +71,7 @@ class Shop:
 
     async def get(self, cid: Cid, keep_until: float = 0.0) -> bytes:
         self.now += 1
-        data = await self.store.get(cid, max_bytes=1 << 30, timeout_seconds=LIMIT_SECONDS, keep_until=keep_until)
-        await asyncio.gather(*self.local._pins._changes)  # what is noted of it: no pin under way is dropped
-        return data
+        return await self.store.get(cid, max_bytes=1 << 30, timeout_seconds=LIMIT_SECONDS, keep_until=keep_until)
 
     async def fetch(self, content: bytes, keep_until: float = 0.0) -> Cid:
         cid = self.peer.blocks.file(content, SMALL)
@@ -497,6 +496,49 @@ async def test_a_read_that_begins_while_its_file_is_about_to_go_saves_what_is_le
     assert await shop.roots() == {cid}
 
 
+@pytest.mark.parametrize("is_used_again", [True, False])
+async def test_a_pin_that_stays_keeps_its_blocks(shop, monkeypatch, is_used_again):
+    """Touched between marking and forgetting, when nobody holds the file; or noted only then."""
+    content = content_of(300)
+    cid = await shop.fetch(content)
+    real = Pins.drop
+
+    async def used_meanwhile(self: Pins, pins: list[Pin]) -> Any:
+        if is_used_again:
+            await shop.local.keep(cid, len(content), 0.0)
+        else:
+            await real(self, pins)
+            await shop.local.keep(cid, len(content), 0.0)
+        return await real(self, pins)
+
+    shop.now += 1
+    monkeypatch.setattr(Pins, "drop", used_meanwhile)
+    assert await shop.store.collect(0) == Swept(0, 0)
+    await shop.local._pins.settle()
+    assert await shop.roots() == {cid}
+    assert await shop.has(cid) == [True]
+
+
+async def test_a_fetch_that_just_ended_is_forgotten_with_its_blocks(shop):
+    await shop.fetch(content_of(300))
+    await shop.store.collect(0)
+    await shop.local._pins.settle()
+    assert shop.on_disk() == {}
+    assert await shop.roots() == set()
+
+
+async def test_on_a_disk_that_takes_no_pin_a_fetch_still_gives_its_bytes(shop, monkeypatch):
+    async def full(*_: object) -> None:
+        raise StoreFull("the disk is full")
+
+    monkeypatch.setattr(shop.local._pins._db, "run", full)
+    await shop.fetch(content_of(300))
+    await shop.local._pins.settle()
+    assert await shop.roots() == set()
+    with pytest.raises(ContentUnavailable, match="the disk is full"):  # what is promised is another matter
+        await shop.fetch(content_of(299), FOREVER)
+
+
 async def test_a_fetch_under_way_loses_nothing_to_a_collection(shop):
     cid = shop.peer.blocks.file(content_of(300), SMALL)
     everything = dict(shop.peer.blocks)
@@ -597,6 +639,26 @@ async def test_a_collection_goes_on_without_whoever_asked_for_it(shop, before_sw
     before_sweep.open()
     assert await shop.store.collect(0) == Swept(0, 0)  # after the other one
     assert shop.on_disk() == {}
+
+
+async def test_a_collection_that_fails_after_its_caller_left_is_no_fault_of_asyncios(shop, caplog, monkeypatch):
+    gate: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def failing(*_: object) -> None:
+        await gate
+        raise OSError(errno.EIO, "the disk is broken")
+
+    monkeypatch.setattr(shop.local._collector, "_mark", failing)
+    collecting = asyncio.create_task(shop.store.collect(0))
+    await until(shop.local._collector._under_way, "it is under way")
+    collecting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await collecting
+    gate.set_result(None)
+    await until(lambda: shop.local._collector._under_way() is None, "it failed")
+    shop.local._collector._running = None
+    gc.collect()  # an error that nobody looked at is logged when its task goes
+    assert not caplog.records
 
 
 async def test_closing_stops_a_collection_and_loses_nothing(tmp_path, before_sweep):

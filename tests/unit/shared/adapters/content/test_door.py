@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import quote
 
@@ -187,6 +188,27 @@ async def test_a_file_that_cannot_be_read_is_told(house: House, tmp_path: Path) 
         await house.remote.add_stream(lambda: Damaged(bytes(CHUNK_BYTES)))
     await until(lambda: not house.uploads(), "the upload is gone")
     assert list(await house.store.pins()) == []
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2])
+async def test_an_upload_that_is_cancelled_as_a_piece_comes_goes_no_further(tmp_path: Path, steps: int) -> None:
+    came: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+    class Body:
+        async def read(self, _: int) -> bytes:
+            return await came if not came.done() else b""
+
+    door = ContentDoor(EmbeddedContentStore(root=tmp_path, gateways=dict, own=None), tmp_path, MAX_BYTES)
+    request: Any = SimpleNamespace(content=Body())
+    taking = asyncio.create_task(door._receive(request, io.BytesIO()))
+    for _ in range(2):  # it waits for a piece
+        await asyncio.sleep(0)
+    came.set_result(b"piece")
+    for _ in range(steps):  # the piece is on its way up
+        await asyncio.sleep(0)
+    taking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await taking
 
 
 async def test_an_upload_that_is_cut_leaves_nothing(house: House) -> None:

@@ -333,6 +333,19 @@ async def test_expired_pins_go_by_themselves_and_the_caches_are_bounded(kubo, tm
         assert ref.cid not in kubo.pins
 
 
+async def test_too_many_caches_make_nobody_forget_a_pin_that_is_still_to_be_taken_back(kubo, blocks, clock):
+    clock[0] -= 1000  # the ledger may have a clock of its own
+    ref = await build(blocks, b"content", keep_until=clock[0] + 100)
+    clock[0] += 100
+    blocks._ledger._max_cached = blocks._ledger._trim_above = 2
+    for number in range(8):
+        clock[0] += 1
+        await blocks.keep(make_block(Codec.RAW, bytes([number])).cid, 1, 0.0)
+    assert len(await held(blocks)) <= 4
+    await blocks.collect(0)
+    assert ref.cid not in kubo.pins
+
+
 async def test_a_sweep_spares_what_was_asked_for_since_it_began(kubo, blocks, clock):
     refs = [await build(blocks, data, keep_until=clock[0] + 100) for data in (b"one", b"two")]
     clock[0] += 100

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from pathlib import Path
 from sqlite3 import Connection
@@ -176,6 +177,70 @@ async def test_a_promise_that_failed_was_none(slow):
     with pytest.raises(StoreFull):
         await adding
     assert pins.all() == pins.promised() == []
+
+
+# --- notes ---------------------------------------------------------------------------------------
+async def test_what_is_noted_is_known_to_a_collection_at_once_and_durable_when_it_is_closed(slow, path):
+    pins, database = slow
+    pins.note(Pin(A, 7, 0.0, 1.0))
+    assert pins.promised() == [Pin(A, 7, 0.0, 1.0)]
+    await until(lambda: database.gates, "it is under way")
+    closing = asyncio.create_task(pins.close())
+    database.gates[0].set_result(None)
+    database.is_slow = False
+    await closing
+    assert await in_the_file(path) == [Pin(A, 7, 0.0, 1.0)]
+
+
+async def test_a_promise_relies_on_no_note_that_is_under_way(slow):
+    pins, database = slow
+    pins.note(Pin(A, 7, 0.0, 1.0))
+    adding = asyncio.create_task(pins.add(Pin(A, 7, 0.0, 1.0)))
+    await until(lambda: len(database.gates) == 2, "both are under way")
+    database.gates[0].set_exception(StoreFull("the disk is full"))
+    await until(lambda: len(pins._changes) == 1, "the note failed")
+    assert pins.all() == []
+    assert pins.promised() == [Pin(A, 7, 0.0, 1.0)]
+    assert not adding.done()
+    database.gates[1].set_result(None)
+    await adding
+    assert pins.all() == [Pin(A, 7, 0.0, 1.0)]
+
+
+@pytest.mark.parametrize("is_note", [True, False])
+async def test_what_fails_when_nobody_waits_for_it_is_not_known_and_not_logged(slow, caplog, is_note):
+    pins, database = slow
+    if is_note:
+        pins.note(Pin(A, 7, 0.0, 1.0))
+    else:
+        adding = asyncio.create_task(pins.add(Pin(A, 7, FOREVER, 1.0)))
+    await until(lambda: database.gates, "it is under way")
+    if not is_note:
+        adding.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await adding
+    database.gates[0].set_exception(StoreFull("the disk is full"))
+    await pins.settle()
+    assert pins.promised() == []
+    gc.collect()  # an error that nobody looked at is logged when its task goes
+    assert not caplog.records
+
+
+async def test_closing_that_is_cancelled_cancels_no_change_and_lets_the_file_go(slow, path):
+    pins, database = slow
+    pins.note(Pin(B, 7, 0.0, 1.0))
+    adding = asyncio.create_task(pins.add(Pin(A, 7, FOREVER, 1.0)))
+    await until(lambda: len(database.gates) == 2, "they are under way")
+    closing = asyncio.create_task(pins.close())
+    await asyncio.sleep(0)
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    for gate in database.gates:
+        gate.set_result(None)
+    with pytest.raises(StoreError, match="not open"):  # and is not taken for durable
+        await adding
+    assert await in_the_file(path) == []
 
 
 # --- dropping ------------------------------------------------------------------------------------

@@ -403,3 +403,16 @@ def test_closing_ends_reads_as_unavailable(hub):
         assert hub.open == 0
 
     run_virtual(main())
+
+
+def test_closing_cancels_nobody_whose_fetch_is_about_to_begin(hub):
+    cid = Blocks().file(b"content")
+
+    async def main() -> None:
+        reader = hub.join(B)._reader
+        reading = asyncio.create_task(failing(reader.get(cid, prefer=A, **LIMITS)))
+        closing = asyncio.create_task(reader.close())  # its turn comes after the reader's, and before the fetch's
+        await closing
+        assert (await reading).causes[LOCAL] == "closed"
+
+    run_virtual(main())
