@@ -36,6 +36,7 @@ PINS = Schema(
 # A stranger makes a root with every task. So many that are mere cache take some 25 MB of memory.
 MAX_CACHED = 65_536
 _USES_A_WRITE = 256  # last uses that another change takes along: it has its fsync to wait for anyway
+_NOTE_SECONDS = 0.2  # that a note waits for others: a burst of fetches costs one commit
 
 
 class Pins:
@@ -52,6 +53,8 @@ class Pins:
         self._known: dict[Cid, Pin] = {}  # what is durable, but for the last uses
         self._coming: dict[object, Pin] = {}  # in adds under way, each under a token of its own
         self._unwritten_uses: set[Cid] = set()
+        self._noted: dict[object, Pin] = {}  # of those that are coming: what waits for others
+        self._is_hurried = asyncio.Event()
         self._changes: set[asyncio.Task[Any]] = set()
 
     async def open(self) -> None:
@@ -84,31 +87,44 @@ class Pins:
 
     async def add(self, pin: Pin) -> None:
         """Nothing that was promised before is shortened, and a file that was all here stays so."""
-        if (change := self._begin_add(pin)) is not None:
-            await asyncio.shield(change)
+        if (coming := self._announce(pin)) is not None:
+            await self._change(self._add(coming))
 
     def note(self, pin: Pin) -> None:
         """As `add`, of mere cache: nothing is promised, so nobody waits for it, and the disk may refuse it."""
-        self._begin_add(pin)
+        if (coming := self._announce(pin)) is not None:
+            if not self._noted:
+                self._begin_change(self._add_noted())
+            self._noted |= coming
 
-    def _begin_add(self, pin: Pin) -> asyncio.Task[None] | None:
+    def _announce(self, pin: Pin) -> dict[object, Pin] | None:
+        """What is to be written of it, by token; None when the file says so already."""
         known = self._known.get(pin.cid)
         if known is None or _is_news(known, pin):
-            token = object()
-            self._coming[token] = pin
-            return self._begin_change(self._add(token, pin))
+            coming: dict[object, Pin] = {object(): pin}
+            self._coming |= coming
+            return coming
         if pin.used_at > known.used_at:
             self._known[pin.cid] = replace(known, used_at=pin.used_at)
             self._unwritten_uses.add(pin.cid)
         return None
 
-    async def _add(self, token: object, pin: Pin) -> None:
-        uses = self._take_uses(_USES_A_WRITE)
+    async def _add_noted(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_NOTE_SECONDS):
+                await self._is_hurried.wait()
+        noted, self._noted = self._noted, {}
+        await self._add(noted)
+
+    async def _add(self, coming: dict[object, Pin]) -> None:
+        pins, uses = list(coming.values()), self._take_uses(_USES_A_WRITE)
         try:
-            written = await self._db.run(lambda connection: _write(connection, pin, uses))
+            written = await self._db.run(lambda connection: _write(connection, pins, uses))
         finally:
-            del self._coming[token]
-        self._known[pin.cid] = _merged(self._known.get(pin.cid), written)
+            for token in coming:
+                del self._coming[token]
+        for pin in written:
+            self._known[pin.cid] = _merged(self._known.get(pin.cid), pin)
         if len(self._known) > self._trim_above:
             with suppress(StoreError):  # the pin itself is durable; a later one tries again
                 await self._trim()
@@ -148,8 +164,12 @@ class Pins:
 
     async def settle(self) -> None:
         """Until all that was asked for before is durable, or failed."""
-        if self._changes:
-            await asyncio.wait(self._changes)  # not `gather`: cancelled, it would cancel them
+        self._is_hurried.set()
+        try:
+            if self._changes:
+                await asyncio.wait(self._changes)  # not `gather`: cancelled, it would cancel them
+        finally:
+            self._is_hurried.clear()
 
     async def _change(self, work: Coroutine[None, None, T]) -> T:
         """It is carried on when its caller is cancelled, so that what the file says and what is known never differ."""
@@ -187,9 +207,13 @@ def _read(connection: Connection) -> Sequence[Pin]:
     return [Pin(cid, size, keep_until, used_at) for cid, size, keep_until, used_at in rows]
 
 
-def _write(connection: Connection, pin: Pin, uses: Sequence[tuple[float, Cid]]) -> Pin:
-    """What the file says of it now: others may have written since the caller looked."""
+def _write(connection: Connection, pins: Sequence[Pin], uses: Sequence[tuple[float, Cid]]) -> list[Pin]:
+    """What the file says of them now: others may have written since the caller looked."""
     _write_uses(connection, uses)
+    return [_upsert(connection, pin) for pin in pins]
+
+
+def _upsert(connection: Connection, pin: Pin) -> Pin:
     upsert = """
         INSERT INTO pins (cid, size_bytes, keep_until, used_at) VALUES (?, ?, ?, ?)
         ON CONFLICT (cid) DO UPDATE SET

@@ -48,6 +48,7 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture
 async def slow(path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Pins, SlowDatabase]]:
     monkeypatch.setattr(pins_file, "Database", SlowDatabase)
+    monkeypatch.setattr(pins_file, "_NOTE_SECONDS", 0.0)
     pins = Pins(path)
     await pins.open()
     database = pins._db
@@ -192,9 +193,29 @@ async def test_what_is_noted_is_known_to_a_collection_at_once_and_durable_when_i
     assert await in_the_file(path) == [Pin(A, 7, 0.0, 1.0)]
 
 
+async def test_a_burst_of_notes_is_one_commit_which_nobody_need_wait_for(slow, path, monkeypatch):
+    monkeypatch.setattr(pins_file, "_NOTE_SECONDS", 1e6)
+    pins, database = slow
+    noted = [Pin(Cid(f"{number}"), number, 0.0, 1.0) for number in range(50)]
+    for pin in noted:
+        pins.note(pin)
+    assert pins.promised() == noted
+    settling = asyncio.create_task(pins.settle())
+    await until(lambda: database.gates, "it is hurried")
+    pins.note(Pin(A, 7, 0.0, 1.0))  # too late for that one
+    await until(lambda: len(database.gates) == 2, "it goes at once, while somebody waits")
+    for gate in database.gates:
+        gate.set_result(None)
+    database.is_slow = False
+    await settling
+    await pins.settle()
+    assert pins.all() == [*noted, Pin(A, 7, 0.0, 1.0)]
+
+
 async def test_a_promise_relies_on_no_note_that_is_under_way(slow):
     pins, database = slow
     pins.note(Pin(A, 7, 0.0, 1.0))
+    await until(lambda: database.gates, "the note is under way")
     adding = asyncio.create_task(pins.add(Pin(A, 7, 0.0, 1.0)))
     await until(lambda: len(database.gates) == 2, "both are under way")
     database.gates[0].set_exception(StoreFull("the disk is full"))
