@@ -53,7 +53,6 @@ def test_the_classic_profile_is_that_of_others(pair, size):
     assert known_cids(size, UNIXFS_V1_CLASSIC) == [root]
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("profile", PROFILES, ids=lambda profile: profile.name)
 def test_kubo_serves_fetches_and_pins_a_model(pair, profile):
@@ -72,7 +71,6 @@ def test_kubo_builds_as_we_think_it_does_and_we_read_it(pair, size):
     assert read_repo(pair.b, root)[0] == data
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_kubo_builds_a_model_as_we_think_it_does(pair):
     data = os.urandom(MODEL_BYTES)

@@ -403,7 +403,7 @@ async def memory_of(tmp_path: Path, size: int) -> tuple[float, float, float]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak of its memory from /proc")
-@pytest.mark.parametrize("mib", [96, pytest.param(300, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("mib", [300])
 async def test_a_large_file_takes_little_memory_to_add_serve_and_get(tmp_path, mib):
     adding, serving_too, getting = await memory_of(tmp_path, mib * MIB)
     assert 1 < adding < 64
