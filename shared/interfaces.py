@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import NotRequired, Protocol, TypedDict, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -104,6 +104,16 @@ class BlockStore(Protocol):
         ...
 
 
+class Reading(TypedDict):
+    """How a file is read."""
+
+    max_bytes: int
+    timeout_seconds: float
+    prefer: NotRequired[Address | None]  # the operator who should have it
+    ref: NotRequired[Ref | None]  # what else is known of it
+    keep_until: NotRequired[float]  # unix seconds; without it, what is fetched is mere cache
+
+
 class ContentStore(Protocol):
     """Content by CID, verified block by block, whoever served it.
 
@@ -116,16 +126,7 @@ class ContentStore(Protocol):
         """Durable (fsync) and pinned before it returns. Raises `ContentError` when the disk does not take it."""
         ...
 
-    async def get(
-        self,
-        cid: Cid,
-        *,
-        max_bytes: int,
-        timeout_seconds: float,
-        prefer: Address | None = None,
-        ref: Ref | None = None,
-        keep_until: float = 0.0,
-    ) -> bytes:
+    async def get(self, cid: Cid, **how: Unpack[Reading]) -> bytes:
         """The content of the UnixFS file `cid`: local blocks, then `prefer`'s gateway, the other operators', the own
         Kubo, the configured gateways, EigenDA. `ref` says what else is known of it.
 
@@ -133,16 +134,7 @@ class ContentStore(Protocol):
         """
         ...
 
-    def open(
-        self,
-        cid: Cid,
-        *,
-        max_bytes: int,
-        timeout_seconds: float,
-        prefer: Address | None = None,
-        ref: Ref | None = None,
-        keep_until: float = 0.0,
-    ) -> AsyncGenerator[bytes, None]:
+    def open(self, cid: Cid, **how: Unpack[Reading]) -> AsyncGenerator[bytes, None]:
         """As `get`, chunk by chunk, each verified before it comes; the errors come in their place.
 
         Time counts until the last chunk is taken. Whoever stops early closes it (`contextlib.aclosing`).

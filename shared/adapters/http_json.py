@@ -9,10 +9,10 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
+from shared.adapters.content.session import open_session
 from shared.constants import MAX_ANSWER_BYTES
 from shared.errors import ServiceFailed
 
-MAX_CONNECTIONS: Final = 16
 _READ_BYTES: Final = 64 * 1024
 
 
@@ -21,14 +21,7 @@ async def open_caller(hosts: frozenset[str] | None) -> AsyncIterator[HttpCaller]
     """`hosts`: the only ones that are called, as `example.org` or `example.org:8080`; None for any, which is for URLs
     of the operator's own settings alone. A task definition may name any URL, also one within the operator's own
     network."""
-    async with aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=MAX_CONNECTIONS),
-        cookie_jar=aiohttp.DummyCookieJar(),
-        headers={"Accept": "application/json", "Accept-Encoding": "identity"},
-        timeout=aiohttp.ClientTimeout(total=None),  # every call has its own
-        auto_decompress=False,
-        trust_env=False,
-    ) as session:
+    async with open_session(None) as session:
         yield HttpCaller(session, hosts)
 
 
@@ -48,7 +41,7 @@ class HttpCaller:
         host = urlsplit(url).netloc.rpartition("@")[2]
         if self._hosts is not None and host not in self._hosts:
             raise ServiceFailed(f"{host} is not among services.feed_hosts; add it to let this node fetch from it")
-        headers = {} if body is None else {"Content-Type": "application/json"}
+        headers = {"Accept": "application/json"} | ({} if body is None else {"Content-Type": "application/json"})
         timeout = aiohttp.ClientTimeout(total=timeout_seconds)
         try:
             async with self._session.request(

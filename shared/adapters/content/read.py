@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing, closing, contextmanager
 from dataclasses import replace
+from typing import Unpack
 
 from shared.adapters.content.local import LocalBlocks
 from shared.adapters.content.race import SourceOrder, race
@@ -13,7 +14,7 @@ from shared.adapters.content.watch import ContentWatch, ReadEnd, Unwatched, Watc
 from shared.content.cid import Block
 from shared.content.unixfs import Walk
 from shared.errors import ContentCorrupt, ContentTooLarge, ContentUnavailable, SourceFailed
-from shared.interfaces import Source, Wanted
+from shared.interfaces import Reading, Source, Wanted
 from shared.types import Address, Cid, Ref
 
 # Four blocks of at most 2 MiB hide a round trip and keep a model of any size in a few MiB of memory.
@@ -51,27 +52,9 @@ class ContentReader:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def get(
-        self,
-        cid: Cid,
-        *,
-        max_bytes: int,
-        timeout_seconds: float,
-        prefer: Address | None = None,
-        ref: Ref | None = None,
-        keep_until: float = 0.0,
-    ) -> bytes:
+    async def get(self, cid: Cid, **how: Unpack[Reading]) -> bytes:
         chunks: list[bytes] = []
-        async with aclosing(
-            self.stream(
-                cid,
-                max_bytes=max_bytes,
-                timeout_seconds=timeout_seconds,
-                prefer=prefer,
-                ref=ref,
-                keep_until=keep_until,
-            )
-        ) as stream:
+        async with aclosing(self.stream(cid, **how)) as stream:
             async for chunk in stream:
                 chunks.append(chunk)  # noqa: PERF401 - a comprehension would not close the stream
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import aiohttp
@@ -14,24 +13,8 @@ from shared.constants import MAX_ANSWER_BYTES
 from shared.errors import SourceFailed
 from shared.reasons import SourceFault
 
-MAX_CONNECTIONS = 16
 _READ_BYTES = 64 * 1024
 _MAX_SHOWN = 120  # characters of an error's text
-
-
-@asynccontextmanager
-async def open_services() -> AsyncIterator[aiohttp.ClientSession]:
-    """A client without memory: no cookies, no proxies from the environment, no decompression."""
-    async with aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=MAX_CONNECTIONS),
-        cookie_jar=aiohttp.DummyCookieJar(),
-        headers={"Accept": "*/*", "Accept-Encoding": "identity"},
-        timeout=aiohttp.ClientTimeout(total=None),  # every question has its own
-        auto_decompress=False,
-        trust_env=False,
-        read_bufsize=_READ_BYTES,
-    ) as session:
-        yield session
 
 
 @dataclass(frozen=True, slots=True)

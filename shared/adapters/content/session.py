@@ -1,4 +1,4 @@
-"""The HTTP client of content: without memory, and with a say in who is connected to."""
+"""The HTTP client towards strangers and services: without memory, and with a say in who is connected to."""
 
 from __future__ import annotations
 

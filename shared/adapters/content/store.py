@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Seque
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Self
+from typing import BinaryIO, Self, Unpack
 
 from aiohttp import web
 
@@ -23,7 +23,7 @@ from shared.adapters.content.watch import ContentWatch, Unwatched
 from shared.content.cid import Block
 from shared.content.unixfs import UNIXFS_V1_2025, Profile, Walk, read_node
 from shared.errors import ContentUnavailable, SourceFailed
-from shared.interfaces import Pin, Source, Swept
+from shared.interfaces import Pin, Reading, Source, Swept
 from shared.keeping import CACHE
 from shared.types import FOREVER, Address, Cid, Ref
 
@@ -82,33 +82,11 @@ class NodeContentStore:
         """As `add_file`, of what `open_stream` opens in a worker thread."""
         return await self.local.build(open_stream, profile, keep_until)
 
-    async def get(
-        self,
-        cid: Cid,
-        *,
-        max_bytes: int,
-        timeout_seconds: float,
-        prefer: Address | None = None,
-        ref: Ref | None = None,
-        keep_until: float = 0.0,
-    ) -> bytes:
-        return await self._reader.get(
-            cid, max_bytes=max_bytes, timeout_seconds=timeout_seconds, prefer=prefer, ref=ref, keep_until=keep_until
-        )
+    async def get(self, cid: Cid, **how: Unpack[Reading]) -> bytes:
+        return await self._reader.get(cid, **how)
 
-    def open(
-        self,
-        cid: Cid,
-        *,
-        max_bytes: int,
-        timeout_seconds: float,
-        prefer: Address | None = None,
-        ref: Ref | None = None,
-        keep_until: float = 0.0,
-    ) -> AsyncGenerator[bytes, None]:
-        return self._reader.stream(
-            cid, max_bytes=max_bytes, timeout_seconds=timeout_seconds, prefer=prefer, ref=ref, keep_until=keep_until
-        )
+    def open(self, cid: Cid, **how: Unpack[Reading]) -> AsyncGenerator[bytes, None]:
+        return self._reader.stream(cid, **how)
 
     async def has(self, cid: Cid) -> bool:
         return await self.local.is_complete(cid)

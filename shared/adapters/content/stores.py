@@ -14,7 +14,7 @@ from shared.adapters.content.kubo.ipfshttpclient import IpfsHttpClient
 from shared.adapters.content.kubo.rpc import KuboRpc
 from shared.adapters.content.kubo.source import KuboSource
 from shared.adapters.content.local import LocalStore
-from shared.adapters.content.services import open_services
+from shared.adapters.content.session import open_session
 from shared.adapters.content.sources.gateways import open_gateways
 from shared.adapters.content.sources.operators import OperatorSources, own_sources, registered_hosts
 from shared.adapters.content.sources.order import OrderedSources
@@ -52,7 +52,7 @@ async def open_content(
             further.append(KuboSource(await stack.enter_async_context(kubo_rpc(settings)), peers))
         further += await stack.enter_async_context(open_gateways(settings.gateways))
         if settings.eigenda_url:
-            session = await stack.enter_async_context(open_services())
+            session = await stack.enter_async_context(open_session(None))
             further.append(await stack.enter_async_context(open_source(session, settings.eigenda_url)))
         sources = OrderedSources(operators, further)
         yield await stack.enter_async_context(

@@ -13,7 +13,7 @@ from aiohttp import web
 from attester.judge import Judge
 from shared.adapters.content import eigenda as eigenda_module
 from shared.adapters.content.eigenda import open_source
-from shared.adapters.content.services import open_services
+from shared.adapters.content.session import open_session
 from shared.adapters.content.store import NodeContentStore
 from shared.messages import TaskMessage
 from shared.reasons import AbstainReason, ContentOutcome, InvalidReason
@@ -53,7 +53,7 @@ async def court() -> AsyncIterator[Court]:
     async with (
         World() as world,
         fake.open() as url,
-        open_services() as session,
+        open_session(None) as session,
         open_source(session, url) as source,
     ):
         honest = await world.performed()

@@ -16,7 +16,7 @@ from shared.adapters.content.publishers.eigenda import EigenDaPublisher
 from shared.adapters.content.publishers.pinata import PinataPublisher
 from shared.adapters.content.publishers.pinning_service import CONNECT_SECONDS, PinningServicePublisher
 from shared.adapters.content.publishers.service import Service, read_token, upload_seconds
-from shared.adapters.content.services import open_services
+from shared.adapters.content.session import open_session
 from shared.adapters.content.stores import kubo_rpc
 from shared.config import Config
 from shared.interfaces import LocalContent, Publisher
@@ -75,7 +75,7 @@ class _Opening:
 
     async def _session(self) -> aiohttp.ClientSession:
         if self._opened_session is None:
-            self._opened_session = await self._stack.enter_async_context(open_services())
+            self._opened_session = await self._stack.enter_async_context(open_session(None))
         return self._opened_session
 
     async def _kubo(self) -> KuboRpc:

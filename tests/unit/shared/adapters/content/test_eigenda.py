@@ -23,7 +23,7 @@ from shared.adapters.content.eigenda import (
     open_source,
 )
 from shared.adapters.content.publishers.eigenda import EigenDaPublisher
-from shared.adapters.content.services import open_services
+from shared.adapters.content.session import open_session
 from shared.adapters.content.stores import open_content
 from shared.config import ContentConfig
 from shared.content.cid import Block
@@ -65,7 +65,7 @@ class Shop:
 @asynccontextmanager
 async def shop() -> AsyncIterator[Shop]:
     fake = FakeEigenDa()
-    async with fake.open() as url, open_services() as session, open_source(session, url) as source:
+    async with fake.open() as url, open_session(None) as session, open_source(session, url) as source:
         yield Shop(fake, source)
 
 
@@ -289,7 +289,7 @@ async def test_a_node_fetches_a_file_that_another_published_and_serves_no_more(t
         settings = ContentConfig(eigenda_url=url)
         async with (
             open_content(settings, tmp_path / "performer", gateways=dict, own=None) as performer,
-            open_services() as session,
+            open_session(None) as session,
         ):
             ref = await performer.add(data)
             publisher = EigenDaPublisher(EigenDaProxy(session, url), performer)

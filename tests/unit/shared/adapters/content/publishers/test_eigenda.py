@@ -12,7 +12,7 @@ import pytest
 from shared.adapters.content import eigenda as eigenda_module
 from shared.adapters.content.eigenda import MAX_BLOB_BYTES, EigenDaProxy
 from shared.adapters.content.publishers.eigenda import EigenDaPublisher
-from shared.adapters.content.services import open_services
+from shared.adapters.content.session import open_session
 from shared.constants import MAX_EIGENDA_CERTIFICATE_BYTES
 from shared.content.unixfs import UNIXFS_V1_2025, UNIXFS_V1_CLASSIC, Profile
 from shared.errors import ContentUnavailable, PublishFailed
@@ -23,7 +23,7 @@ from tests.publisher_support import FakeEigenDa, Lie, Shelf, derivation_error, h
 
 @asynccontextmanager
 async def publisher_of(fake: FakeEigenDa, shelf: Shelf) -> AsyncIterator[EigenDaPublisher]:
-    async with fake.open() as url, open_services() as session:
+    async with fake.open() as url, open_session(None) as session:
         yield EigenDaPublisher(EigenDaProxy(session, url), shelf)
 
 

@@ -10,7 +10,7 @@ import pytest
 from shared.adapters.content.publishers import service as service_module
 from shared.adapters.content.publishers.pinata import PinataPublisher
 from shared.adapters.content.publishers.service import Service
-from shared.adapters.content.services import open_services
+from shared.adapters.content.session import open_session
 from shared.content.unixfs import UNIXFS_V1_2025, UNIXFS_V1_CLASSIC, Profile, cid_of
 from shared.errors import ContentUnavailable, PublishFailed
 from shared.interfaces import PublishState, Receipt
@@ -22,7 +22,7 @@ KIB = 1024
 
 @asynccontextmanager
 async def publisher_of(fake: FakePinata, shelf: Shelf, token: str = TOKEN) -> AsyncIterator[PinataPublisher]:
-    async with fake.open() as url, open_services() as session:
+    async with fake.open() as url, open_session(None) as session:
         yield PinataPublisher(Service(session, "pinata", url, token), shelf)
 
 

@@ -18,7 +18,7 @@ from shared.adapters.content.publishers.pinning_service import (
     _is_request_id,
 )
 from shared.adapters.content.publishers.service import Service
-from shared.adapters.content.services import open_services
+from shared.adapters.content.session import open_session
 from shared.content.unixfs import cid_of
 from shared.errors import ContentUnavailable, PublishFailed, SourceFailed
 from shared.interfaces import PublishState, Receipt
@@ -32,7 +32,7 @@ ORIGIN = "/dns4/node.example/tcp/4001/p2p/12D3KooWOwn"
 
 @asynccontextmanager
 async def publisher_of(fake: FakePinningService, token: str = TOKEN, **options: Any) -> AsyncIterator[Any]:
-    async with fake.open() as url, open_services() as session:
+    async with fake.open() as url, open_session(None) as session:
         yield PinningServicePublisher(Service(session, "pinning-service", f"{url}/psa", token), **options)
 
 
