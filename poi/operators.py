@@ -10,6 +10,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from poi.advice import explained
 from poi.amounts import ether, moment
 from poi.pools import FoundPools, PoolFinder, Share, total
@@ -25,8 +27,7 @@ from shared.adapters.chain_evm import (
     discover,
 )
 from shared.adapters.chain_evm.history import Slash, SlashState
-from shared.adapters.content.sources.gateways import open_gateways
-from shared.adapters.content.store import EmbeddedContentStore
+from shared.adapters.content.stores import open_content
 from shared.adapters.signers import LocalIdentitySigner
 from shared.config import Config, LogConfig
 from shared.constants import GWEI
@@ -178,18 +179,10 @@ class Registrar:
     async def _shares(self, blocks: int) -> tuple[FoundPools, list[Share]]:
         """Of what settled lately. The documents of batches come from whoever serves them."""
         gateways = {one.address: one.gateway_url for one in await self.reader.operators()}
-        settings = self.config.content
+        # A store of its own, since a running node has the operator's; the same sources beyond it.
+        settings = msgspec.structs.replace(self.config.content, store="embedded")
         with tempfile.TemporaryDirectory(prefix="poi-claim-") as folder:
-            async with (
-                open_gateways(settings.gateways) as further,
-                EmbeddedContentStore(
-                    root=Path(folder),
-                    gateways=lambda: gateways,
-                    own=None,
-                    private_networks=settings.private_networks,
-                    further=further,
-                ) as content,
-            ):
+            async with open_content(settings, Path(folder), gateways=lambda: gateways, own=None) as content:
                 finder = PoolFinder(
                     domain=self.deployment.domain,
                     reader=self.reader,
