@@ -8,7 +8,6 @@ import psutil
 import pytest
 
 from poi.testnet.drive import Run, drive
-from poi.testnet.kubo.libkubo import library_file
 from poi.testnet.network import LIAR, PERFORMER, open_network
 from poi.testnet.plan import plan
 from shared.errors import ConfigError
@@ -19,14 +18,6 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 
 ATTESTERS = 4
 VOTERS = 2  # at least so many fetched a proof: more than a third of the power voted against the lie
-
-
-@pytest.fixture(scope="module", autouse=True)
-def libkubo() -> None:
-    try:
-        library_file()
-    except ConfigError as error:
-        pytest.skip(str(error))
 
 
 async def test_with_kubo_the_verdicts_are_the_same_and_proofs_are_in_kubo(tmp_path: Path) -> None:

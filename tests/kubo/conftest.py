@@ -9,7 +9,6 @@ import pytest
 
 from poi.testnet.kubo.libkubo import library_file
 from poi.testnet.kubo.process import KuboProcess
-from shared.errors import ConfigError
 from tests.real_kubo import Pair, connect
 
 Launch = Callable[[Path], KuboProcess]
@@ -17,11 +16,9 @@ Launch = Callable[[Path], KuboProcess]
 
 @pytest.fixture(scope="session")
 def launch() -> Iterator[Launch]:
-    """A node on a repo; whatever was launched has ended with the session."""
-    try:
-        library_file()
-    except ConfigError as error:
-        pytest.skip(str(error))
+    """A node on a repo; whatever was launched has ended with the session. The set-up brings libkubo, so that without it
+    the tests fail and say how to get it."""
+    library_file()
     launched: list[KuboProcess] = []
 
     def start(repo: Path) -> KuboProcess:
