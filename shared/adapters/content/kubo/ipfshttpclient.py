@@ -20,9 +20,10 @@ from urllib.parse import urlsplit
 
 from shared.adapters.content.kubo import answers
 from shared.adapters.content.kubo.api import LOCAL_SECONDS, KuboNode
-from shared.adapters.content.kubo.rpc import CODEC_OPTIONS, IMPORT_OPTIONS, PUT_OPTIONS
+from shared.adapters.content.kubo.block_put import BlockPut
+from shared.adapters.content.kubo.rpc import IMPORT_OPTIONS
 from shared.constants import MAX_BLOCK_BYTES
-from shared.content.cid import Block, codec_of, verify_block
+from shared.content.cid import Block, verify_block
 from shared.errors import CodecError, ConfigError, SourceFailed
 from shared.interfaces import Meter
 from shared.reasons import SourceFault
@@ -45,14 +46,14 @@ class IpfsHttpClient:
         except ImportError:
             raise ConfigError(
                 'content.store is "ipfshttpclient", and that package is not here; '
-                'run: pip install "proof-of-inference[ipfshttpclient]", or take "kubo", which needs nothing'
+                'run: pip install ipfshttpclient==0.7.0, or take "kubo", which needs nothing'
             ) from None
         self._package = ipfshttpclient
         self._address, self._base = _multiaddr(url)
         self._shown, self._headers = url, {} if authorization is None else {"Authorization": authorization}
         self._clients: list[Any] = []
         self._of_thread = threading.local()
-        self._codec_options = 0
+        self._block_put = BlockPut()
 
     async def __aenter__(self) -> Self:
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="ipfshttpclient", initializer=self._begin)
@@ -107,19 +108,10 @@ class IpfsHttpClient:
         return stat.size
 
     async def put_block(self, block: Block) -> None:
-        key = ""
-        for index in range(self._codec_options, len(CODEC_OPTIONS)):
-            name, value = CODEC_OPTIONS[index][codec_of(block.cid)]
-            stat = await self._ask(
-                "block/put",
-                answers.BlockStat,
-                lambda client, options: client.block.put(io.BytesIO(block.data), **options),
-                opts=PUT_OPTIONS | {name: value},
-            )
-            if (key := stat.key) == block.cid:
-                self._codec_options = index
-                return
-        raise SourceFailed(f"block/put: it kept {block.cid} as {key}"[: answers.MAX_SHOWN], SourceFault.BAD_ANSWER)
+        def call(client: Any, options: dict[str, Any]) -> Any:
+            return client.block.put(io.BytesIO(block.data), **options)
+
+        await self._block_put.put(block, lambda options: self._ask("block/put", answers.BlockStat, call, opts=options))
 
     # --- files and pins --------------------------------------------------------------------------
     async def import_archive(self, root: Cid, archive: AsyncIterable[bytes], *, seconds: float) -> None:

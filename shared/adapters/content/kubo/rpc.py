@@ -18,9 +18,10 @@ from yarl import URL
 
 from shared.adapters.content.kubo import answers
 from shared.adapters.content.kubo.api import LOCAL_SECONDS, KuboNode
+from shared.adapters.content.kubo.block_put import BlockPut
 from shared.adapters.content.kubo.upload import Upload
 from shared.constants import MAX_BLOCK_BYTES
-from shared.content.cid import Block, Codec, IncomingBlock, codec_of
+from shared.content.cid import Block, IncomingBlock
 from shared.content.unixfs import Profile
 from shared.errors import CodecError, SourceFailed
 from shared.interfaces import Meter
@@ -32,13 +33,6 @@ MAX_ANSWER_BYTES = 64 * 1024  # of JSON: one object, or a line for the one root
 _CONNECT_SECONDS = 5.0
 _READ_BYTES = 256 * 1024
 
-# How block/put is told the codec: since Kubo 0.13, and before it, when the other option was not known and ignored.
-CODEC_OPTIONS = (
-    {Codec.RAW: ("cid-codec", "raw"), Codec.DAG_PB: ("cid-codec", "dag-pb")},
-    {Codec.RAW: ("format", "raw"), Codec.DAG_PB: ("format", "protobuf")},
-)
-
-PUT_OPTIONS = {"mhtype": "sha2-256", "pin": "false", "allow-big-block": "true"}  # big: up to MAX_BLOCK_BYTES
 IMPORT_OPTIONS = {"pin-roots": "true", "stats": "false", "allow-big-block": "true", "cid-base": "base32"}
 
 T = TypeVar("T")
@@ -57,7 +51,7 @@ class KuboRpc:
         if authorization is not None:
             self._headers["Authorization"] = authorization
         self._slots = asyncio.Semaphore(MAX_CALLS)
-        self._codec_options = 0
+        self._block_put = BlockPut()
         self._open = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -106,16 +100,10 @@ class KuboRpc:
         return stat.size
 
     async def put_block(self, block: Block) -> None:
-        key = ""
-        for index in range(self._codec_options, len(CODEC_OPTIONS)):
-            name, value = CODEC_OPTIONS[index][codec_of(block.cid)]
-            stat = await self._ask(
-                "block/put", answers.BlockStat, PUT_OPTIONS | {name: value}, upload=Upload(block.data)
-            )
-            if (key := stat.key) == block.cid:
-                self._codec_options = index
-                return
-        raise SourceFailed(f"block/put: it kept {block.cid} as {key}"[: answers.MAX_SHOWN], SourceFault.BAD_ANSWER)
+        await self._block_put.put(
+            block,
+            lambda options: self._ask("block/put", answers.BlockStat, options, upload=Upload(block.data)),
+        )
 
     # --- files -----------------------------------------------------------------------------------
     async def import_archive(self, root: Cid, archive: AsyncIterable[bytes], *, seconds: float) -> None:

@@ -378,5 +378,5 @@ async def test_the_header_is_shown_nowhere(client, caplog):
 
 async def test_without_the_package_it_is_said_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "ipfshttpclient", None)
-    with pytest.raises(ConfigError, match=r'pip install "proof-of-inference\[ipfshttpclient\]"'):
+    with pytest.raises(ConfigError, match=r"pip install ipfshttpclient==0\.7\.0"):
         CLIENTS["ipfshttpclient"]("http://127.0.0.1:5001")
